@@ -198,6 +198,7 @@ fn rewrite_headers(criterion: &mut Criterion) {
     let rewriter = Rewriter {
         upstream,
         is_public: &|_| false,
+        public_host: "ci.example.com",
         request_path: "/v2/base/app/blobs/uploads/",
     };
     let location = format!(

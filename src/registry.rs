@@ -12,6 +12,7 @@ pub(crate) mod upload_id;
 
 pub(crate) mod action;
 pub(crate) mod call;
+pub(crate) mod challenge;
 pub(crate) mod error_code;
 pub(crate) mod link;
 pub(crate) mod location;

@@ -17,6 +17,7 @@ pub(crate) mod host;
 pub(crate) mod locate;
 pub(crate) mod obligations;
 pub(crate) mod plain;
+mod public_origin;
 pub(crate) mod record;
 pub(crate) mod rejection;
 pub(crate) mod respond;

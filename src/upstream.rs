@@ -13,7 +13,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
@@ -61,6 +61,11 @@ pub(crate) enum UpstreamError {
     TooLarge,
 }
 
+/// The headers of a request without a body, which come with a redirect in response to it, so that
+/// it can be sent again.
+#[derive(Clone)]
+pub(crate) struct SentHeaders(pub(crate) HeaderMap);
+
 /// Registries send few and small headers.
 const MAX_RESPONSE_HEADERS: usize = 128;
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
@@ -90,6 +95,7 @@ impl Upstream {
     }
 
     /// Sends a request, whose target is in origin form, and returns when the response head is here.
+    /// A redirect of a request without a body has its [`SentHeaders`] among its extensions.
     ///
     /// Retries once on a fresh connection when a pooled one turns out to be closed: a request
     /// without a body if no byte of a response came, a request with a body only if no byte of it
@@ -100,25 +106,25 @@ impl Upstream {
         upload: Option<Arc<Upload>>,
         limits: TransferLimits,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let again = request
+            .body()
+            .is_empty()
+            .then(|| copy_without_body(&request));
         if let Some(lease) = self.pool.checkout() {
-            let again = request
-                .body()
-                .is_empty()
-                .then(|| copy_without_body(&request));
             match send_on(lease, request, upload.clone(), limits).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(with_sent_headers(answer, again)),
                 Err(SendFailure {
                     unsent: Some(unsent),
                     ..
                 }) => request = *unsent,
-                Err(failed) => match again.filter(|_| failed.connection_closed) {
+                Err(failed) => match again.as_ref().filter(|_| failed.connection_closed) {
                     Some(again) => {
                         let error = &failed.error as &dyn Error;
                         tracing::debug!(
                             error,
                             "pooled connection was closed, retrying on a new one"
                         );
-                        request = again;
+                        request = copy_without_body(again);
                     }
                     None => return Err(failed.error),
                 },
@@ -128,6 +134,7 @@ impl Upstream {
         let lease = Box::pin(self.connect(limits.idle)).await?;
         send_on(lease, request, upload, limits)
             .await
+            .map(|answer| with_sent_headers(answer, again))
             .map_err(|failed| failed.error)
     }
 
@@ -272,6 +279,17 @@ fn is_connection_closed(error: &hyper::Error) -> bool {
             )
         });
     error.is_incomplete_message() || error.is_canceled() || error.is_closed() || broken_pipe
+}
+
+fn with_sent_headers(
+    mut answer: Response<UpstreamBody>,
+    sent: Option<Request<RequestBody>>,
+) -> Response<UpstreamBody> {
+    if let Some(sent) = sent.filter(|_| answer.status().is_redirection()) {
+        let headers = SentHeaders(sent.into_parts().0.headers);
+        answer.extensions_mut().insert(headers);
+    }
+    answer
 }
 
 fn copy_without_body(request: &Request<RequestBody>) -> Request<RequestBody> {

@@ -16,9 +16,9 @@ use crate::config::snapshot::{
     ConnectionSettings, FailureBudgets, LogFormat, LogLevel, LogSettings, Snapshot,
 };
 use crate::config::vhost::{
-    AnonymousAccess, AuthMode, AuthSettings, CertificateSource, Limits, ListenAddress, Redirects,
-    RegistrySettings, Scheme, SharedVirtualHost, Timeouts, UpstreamAuthorization, UpstreamSettings,
-    UpstreamUrl, VirtualHost,
+    AnonymousAccess, AuthMode, AuthSettings, CertificateSource, Limits, ListenAddress,
+    LocationForm, Redirects, RegistrySettings, Scheme, SharedVirtualHost, Timeouts,
+    UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
 };
 use crate::registry::host::{Authority, HostName};
 
@@ -125,6 +125,7 @@ pub(crate) fn host(
             authorization: UpstreamAuthorization::Strip,
             redirects: Redirects::Pass,
         }),
+        locations: LocationForm::Absolute,
         browser: None,
         limits: Limits {
             manifest_bytes: 1,

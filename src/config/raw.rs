@@ -24,7 +24,9 @@ use super::secret::{self, RawSecret};
 use super::snapshot::{LogFormat, LogLevel};
 use super::source::{Source, Span};
 use super::values::{self, DAY, GIB, KIB};
-use super::vhost::{AnonymousAccess, ListenAddress, MissingContent, Redirects, UpstreamUrl};
+use super::vhost::{
+    AnonymousAccess, ListenAddress, LocationForm, MissingContent, Redirects, UpstreamUrl,
+};
 use crate::registry::host::{Authority, HostName};
 
 /// The state of a key in a file.
@@ -136,6 +138,7 @@ pub(super) struct RawUpstream {
     pub(super) password: Setting<RawSecret>,
     pub(super) authorization: Setting<RawAuthorization>,
     pub(super) redirects: Setting<Redirects>,
+    pub(super) locations: Setting<LocationForm>,
 }
 
 /// What is done with the client's `Authorization`.
@@ -376,6 +379,15 @@ fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
             values::choice(
                 value,
                 &[("pass", Redirects::Pass), ("follow", Redirects::Follow)],
+            )
+        }),
+        locations: table.value("locations", |value| {
+            values::choice(
+                value,
+                &[
+                    ("absolute", LocationForm::Absolute),
+                    ("relative", LocationForm::Relative),
+                ],
             )
         }),
     }

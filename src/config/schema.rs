@@ -134,6 +134,7 @@ const UPSTREAM: &[&str] = &[
     "password",
     "authorization",
     "redirects",
+    "locations",
 ];
 
 const DOMAIN_TIMEOUTS: &[&str] = &[

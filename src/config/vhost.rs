@@ -29,6 +29,8 @@ pub struct VirtualHost {
     pub access: AccessSettings,
     /// The registry behind it.
     pub registry: RegistrySettings,
+    /// The form of `Location` in responses of the registry.
+    pub locations: LocationForm,
     /// What is served outside `/v2/`.
     pub browser: Option<BrowserSettings>,
     pub limits: Limits,
@@ -298,6 +300,16 @@ pub enum Redirects {
     Pass,
     /// moorgate follows it, without `Authorization`.
     Follow,
+}
+
+/// The form of a `Location` that leads to the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocationForm {
+    /// A URL, with the host and port that the client named: some clients take nothing else.
+    #[default]
+    Absolute,
+    /// A path, for where a proxy in front changes the Host.
+    Relative,
 }
 
 /// What is served outside `/v2/`.

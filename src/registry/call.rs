@@ -23,7 +23,9 @@ pub(crate) use self::kind::CallKind;
 pub(crate) use self::operation::{RepositoryCall, UploadStep};
 pub(crate) use self::query::encode_value;
 pub use self::query::pairs;
-pub(crate) use self::query::{Pagination, Parameter, QueryError, QueryText, without_parameters};
+pub(crate) use self::query::{
+    Pagination, Parameter, QueryError, QueryText, with_value, without_parameters,
+};
 
 /// An endpoint and method of the distribution specification 1.1.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -73,7 +73,7 @@ impl Link<'_> {
 }
 
 /// The text before the first separator outside a quoted string (RFC 9110 §5.6.4).
-fn until_separator(text: &str, separator: u8) -> &str {
+pub(super) fn until_separator(text: &str, separator: u8) -> &str {
     let mut quoted = false;
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {

@@ -1,6 +1,5 @@
-//! Rewrites `Location` and `Link` of upstream responses. References to the registry itself become
-//! path-absolute, so that no wrong scheme, host or port reaches the client, whatever name the
-//! registry has for itself and whatever proxy stands in front of moorgate.
+//! Interprets `Location` and `Link` of upstream responses: which references lead to the registry
+//! itself, whatever name it has for itself, and to which path there.
 
 mod link;
 
@@ -44,13 +43,13 @@ impl ResponseKind {
     }
 }
 
-/// The result of rewriting a `Location`.
+/// Where a reference leads. A path begins with exactly one slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rewritten {
-    /// The reference is right as it is.
-    Unchanged,
-    /// Replaced by this path-absolute reference, which begins with exactly one slash.
+    /// To this path below the base path of the registry.
     Path(String),
+    /// To this path of the registry's host, beside the base path.
+    Beside(String),
     /// The reference points at another host: it is passed on or followed. A network-path reference
     /// (`//host/…`) has the scheme of the upstream.
     Foreign,
@@ -65,7 +64,10 @@ pub struct Rewriter<'a> {
     pub upstream: Origin<'a>,
     /// Whether a name belongs to the virtual host.
     pub is_public: &'a dyn Fn(&HostName) -> bool,
-    /// The path of the client's request: the base of relative references.
+    /// The host and port of the client's request, from which a registry may make its own URLs;
+    /// empty if it does not know them.
+    pub public_host: &'a str,
+    /// The path of the request that the upstream received: the base of relative references.
     pub request_path: &'a str,
 }
 
@@ -75,7 +77,7 @@ impl Rewriter<'_> {
         if !is_uri_text(value) {
             return Rewritten::Refused;
         }
-        let rewritten = match ReferenceForm::parse(value) {
+        let local = match ReferenceForm::parse(value) {
             Some(ReferenceForm::Absolute { https, rest }) => {
                 return self.absolute(https, rest, answer);
             }
@@ -86,69 +88,82 @@ impl Rewriter<'_> {
             Some(ReferenceForm::Relative) => self.relative(value),
             None => None,
         };
-        match rewritten {
-            None => Rewritten::Refused,
-            Some(path) if path == value => Rewritten::Unchanged,
-            Some(path) => Rewritten::Path(path),
-        }
+        local.unwrap_or(Rewritten::Refused)
     }
 
     /// `rest` begins with the authority.
     fn absolute(&self, https: bool, rest: &str, answer: ResponseKind) -> Rewritten {
         let (authority, target) = split_at_any(rest, &['/', '?', '#']);
+        let is_requested = authority.eq_ignore_ascii_case(self.public_host);
         // This also refuses user information: `@` is in no host name.
         let Ok(authority) = Authority::parse(authority) else {
             return Rewritten::Refused;
         };
-        let path = self.local(target);
+        let local = self.local(target);
 
-        let port = authority.port.unwrap_or(if https { 443 } else { 80 });
-        let Origin {
-            https: upstream_https,
-            host,
-            port: upstream_port,
-            base_path: _,
-        } = self.upstream;
-        let is_upstream =
-            https == upstream_https && authority.host == *host && port == upstream_port;
-        let is_registry = path.as_deref().is_some_and(is_below_v2);
-        // A public name with a port may be storage on the same host (a presigned MinIO URL).
-        let is_public =
-            (is_registry || authority.port.is_none()) && (self.is_public)(&authority.host);
-        if !(is_upstream || is_public || (answer == ResponseKind::Other && is_registry)) {
-            return Rewritten::Foreign;
+        let is_registry = local.as_ref().is_some_and(Rewritten::is_below_v2);
+        let is_own = is_requested
+            || self.is_upstream(https, &authority, answer)
+            // A public name with a port may be storage on the same host (a presigned MinIO URL).
+            || ((is_registry || authority.port.is_none()) && (self.is_public)(&authority.host))
+            || (answer == ResponseKind::Other && is_registry);
+        if is_own {
+            local.unwrap_or(Rewritten::Refused)
+        } else {
+            Rewritten::Foreign
         }
-        path.map_or(Rewritten::Refused, Rewritten::Path)
+    }
+
+    /// Whether an authority is the upstream's. The scheme says nothing: a registry may take that of
+    /// the client for its own. Another port may be that of a storage, to which only redirects lead.
+    fn is_upstream(&self, https: bool, authority: &Authority, answer: ResponseKind) -> bool {
+        let port = authority.port.unwrap_or(if https { 443 } else { 80 });
+        authority.host == *self.upstream.host
+            && (port == self.upstream.port || answer == ResponseKind::Other)
     }
 
     /// Converts a path-absolute reference of the upstream: removes dot segments (RFC 3986 §5.2.4)
     /// and the base path. The query is not changed.
-    fn local(&self, target: &str) -> Option<String> {
+    fn local(&self, target: &str) -> Option<Rewritten> {
         let (path, suffix) = split_at_any(target, &['?', '#']);
         let path = without_dot_segments(if path.is_empty() { "/" } else { path });
-        let path = match path.strip_prefix(self.upstream.base_path) {
-            Some("") => "/",
-            Some(below) if below.starts_with('/') => below,
-            Some(_) | None => &path,
+        let (path, is_below) = match path.strip_prefix(self.upstream.base_path) {
+            Some("") => ("/", true),
+            Some(below) if below.starts_with('/') => (below, true),
+            // A registry may not know the path under which it is served.
+            Some(_) | None => (&*path, is_below_v2(&path)),
         };
         // A second slash would make the next segment a host: an open redirect.
         let safe = path.starts_with('/')
             && !path.starts_with("//")
             && is_uri_text(path)
             && is_uri_text(suffix);
-        safe.then(|| format!("{path}{suffix}"))
+        if !safe {
+            return None;
+        }
+        let path = format!("{path}{suffix}");
+        Some(if is_below {
+            Rewritten::Path(path)
+        } else {
+            Rewritten::Beside(path)
+        })
     }
 
     /// Resolves a relative reference against the request that the upstream received (RFC 3986
     /// §5.2.3).
-    fn relative(&self, value: &str) -> Option<String> {
+    fn relative(&self, value: &str) -> Option<Rewritten> {
         let (directory, name) = self.request_path.rsplit_once('/')?;
-        let base = self.upstream.base_path;
         if value.starts_with('?') {
-            self.local(&format!("{base}{directory}/{name}{value}"))
+            self.local(&format!("{directory}/{name}{value}"))
         } else {
-            self.local(&format!("{base}{directory}/{value}"))
+            self.local(&format!("{directory}/{value}"))
         }
+    }
+}
+
+impl Rewritten {
+    fn is_below_v2(&self) -> bool {
+        matches!(self, Self::Path(path) if is_below_v2(path))
     }
 }
 

@@ -1,6 +1,10 @@
-//! The id of an upload session. The upstream chooses it, and gets it back unchanged.
+//! The id of an upload session. The upstream chooses it, and gets it back unchanged. An address of
+//! the upstream that names no session in the way of the protocol becomes an id, too.
 
 use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// The last path segment of an upload session: `[A-Za-z0-9_=.~-]+`, but neither `.` nor `..`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,8 +16,10 @@ pub struct UploadId(Box<str>);
 pub struct InvalidUploadId;
 
 impl UploadId {
-    /// The maximum length in bytes. Registries use a UUID or a token of up to about 200.
-    pub const MAX_BYTES: usize = 512;
+    /// The maximum length in bytes. Most registries use a UUID or a token of up to about 200, but
+    /// there are addresses of more than a thousand. A target of 8 KiB has room for it beside a
+    /// repository of 255 and a digest of 136.
+    pub const MAX_BYTES: usize = 7 * 1024;
 
     /// Parses an id: the characters that Go's `distribution` routes, and `~`.
     pub fn parse(text: &str) -> Result<Self, InvalidUploadId> {
@@ -29,11 +35,32 @@ impl UploadId {
         }
     }
 
+    /// An id for an address of the upstream: its path and query.
+    pub fn from_address(address: &str) -> Result<Self, InvalidUploadId> {
+        Self::parse(&format!(
+            "{ADDRESS_MARK}{}",
+            URL_SAFE_NO_PAD.encode(address)
+        ))
+    }
+
+    /// The address in an id that [`Self::from_address`] has made. Whether it has, only a tag proves.
+    pub fn address(&self) -> Option<String> {
+        let encoded = self.0.strip_prefix(ADDRESS_MARK)?;
+        String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+    }
+
+    /// Whether the id looks like that of an address.
+    pub fn is_address(&self) -> bool {
+        self.0.starts_with(ADDRESS_MARK)
+    }
+
     /// The id as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
+
+const ADDRESS_MARK: char = '~';
 
 impl fmt::Display for UploadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,7 +79,7 @@ mod tests {
             "AbC_=.~-",
             "...",
             "uploads",
-            &"a".repeat(512),
+            &"a".repeat(UploadId::MAX_BYTES),
         ] {
             assert_eq!(UploadId::parse(text).unwrap().as_str(), text);
         }
@@ -66,9 +93,23 @@ mod tests {
             "a b",
             "a?b",
             "\u{e9}",
-            &"a".repeat(513),
+            &"a".repeat(UploadId::MAX_BYTES + 1),
         ] {
             assert!(UploadId::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_kept_as_it_is() {
+        for address in ["/a", "/artifacts-uploads/x?y=%2F&z={}", &"/x".repeat(2500)] {
+            let id = UploadId::from_address(address).unwrap();
+            assert!(id.is_address());
+            assert_eq!(id.address().as_deref(), Some(address));
+        }
+        assert!(UploadId::from_address(&"x".repeat(6000)).is_err());
+        for text in ["L2E", "a~L2E", "~L2E=", "~_w", "~..", "~~L2E"] {
+            let address = UploadId::parse(text).unwrap().address();
+            assert_eq!(address, None, "{text}");
         }
     }
 }

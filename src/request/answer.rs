@@ -5,12 +5,16 @@ pub(crate) mod forward;
 mod hidden;
 mod manifest_body;
 pub(crate) mod manifest_budget;
+mod page_size;
 mod paging;
 mod redirects;
+mod references;
+mod request_meta;
 mod rewrite;
 mod store;
 pub(crate) mod tag_locks;
 mod tag_write;
+mod upstream_login;
 
 use http::Response;
 use hyper::body::Incoming;
@@ -20,7 +24,7 @@ use super::context::RequestContext;
 use super::obligations::Obligations;
 use super::rejection::Rejection;
 use super::route::{Destination, Route, UpstreamRoute};
-use rewrite::RequestMeta;
+use request_meta::RequestMeta;
 
 /// Answers by destination and obligations. The match has no wildcard: a new obligation does not
 /// compile until it is handled for both destinations.
@@ -62,10 +66,12 @@ async fn pass(
     to: UpstreamRoute<'_>,
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let meta = RequestMeta::from_parts(to.route, &cx.parts);
+    let meta = RequestMeta::from_parts(to, &cx.parts);
+    let smaller_page = forward::smaller_page(cx, to)?;
     let mut response = forward::forward(cx, to, body).await?;
-    if redirects::are_followed(to.route, &meta) {
-        response = Box::pin(redirects::follow(to, &meta, response)).await?;
+    if let Some(request) = smaller_page.filter(|_| page_size::is_refused(response.status())) {
+        response = Box::pin(forward::send_again(cx, to, request)).await?;
     }
+    let response = redirects::followed(cx, to, &meta, response).await?;
     rewrite::rewrite(cx, to, &meta, response)
 }

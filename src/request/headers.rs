@@ -177,6 +177,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 pub fn from_registry(headers: &mut HeaderMap) {
     from_page(headers);
     headers.remove(header::SET_COOKIE);
+    // An address inside, for which no client has a use.
+    headers.remove(header::CONTENT_LOCATION);
 }
 
 /// Turns the headers of a page server into those of the response. Its cookies pass.

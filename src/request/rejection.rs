@@ -2,6 +2,7 @@
 //! afterwards. [`respond`](super::respond) makes the response of it.
 
 mod token;
+mod unusable;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -18,6 +19,7 @@ use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 use crate::upstream::request_body::UploadFailure;
 pub(crate) use token::OauthError;
+pub(crate) use unusable::UpstreamLoginError;
 
 /// Why a request is refused, and what the response says.
 #[derive(Debug)]
@@ -277,28 +279,6 @@ impl Rejection {
 
     pub(crate) fn bad_target() -> Self {
         Self::bad_request("the request target is not valid")
-    }
-
-    /// The upstream refused what moorgate sent as its own credentials.
-    pub(crate) fn upstream_unauthorized() -> Self {
-        let message = "the upstream registry refused this proxy's own credentials: \
-                       its administrator has to set [upstream] username and password";
-        Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
-    }
-
-    /// The upstream sent a `Location` that must not reach a client.
-    pub(crate) fn upstream_bad_location() -> Self {
-        let message = "the upstream registry sent a Location that is not valid";
-        Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
-    }
-
-    /// The storage redirected more often than moorgate follows.
-    pub(crate) fn too_many_redirects() -> Self {
-        Self::new(
-            StatusCode::BAD_GATEWAY,
-            ErrorCode::Unavailable,
-            "the storage of the upstream registry redirects too often",
-        )
     }
 
     /// The upstream gave no response. `limit`: the maximum size of the request body, for the

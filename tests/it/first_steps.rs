@@ -1,6 +1,6 @@
 //! The shortest way through: a login, a pull, a push.
 
-use crate::harness::{Gateway, Upstream, bound, request};
+use crate::harness::{Gateway, Upstream, bound, request, url};
 
 #[tokio::test]
 async fn a_manifest_is_pulled() {
@@ -62,7 +62,7 @@ async fn a_chunk_is_pushed_and_its_location_is_ours() {
     assert_eq!(head.status(), 202);
     assert_eq!(
         head.get("location"),
-        Some(bound("/v2/base/app/blobs/uploads/abc?_state=z").as_str())
+        Some(url(&bound("/v2/base/app/blobs/uploads/abc?_state=z")).as_str())
     );
 }
 

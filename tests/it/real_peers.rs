@@ -1,6 +1,6 @@
 //! The real program between real clients and real registries, each a process of its own: Debian's
-//! docker-registry behind it; skopeo, podman, buildah, containerd, a Docker engine, curl and
-//! htpasswd in front.
+//! docker-registry behind it; skopeo, podman, buildah, containerd, a Docker engine,
+//! charliecloud, curl and htpasswd in front.
 //!
 //! Needs root, for the mount namespaces that give clients their own `/etc` and leave the machine's
 //! alone. A tool that is missing fails the test with what to install; `./ctl.sh test` installs them
@@ -19,6 +19,7 @@ mod transfer;
 
 mod access;
 mod big_blob;
+mod charliecloud;
 mod commands;
 mod docker_engine;
 mod first_run;
@@ -26,6 +27,7 @@ mod manifests;
 mod pebble;
 mod pebble_limits;
 mod pebble_many;
+mod registry_settings;
 mod rules;
 mod signals;
 mod skopeo;

@@ -10,8 +10,8 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAuth, RawAuthorization, RawMode, RawUpstream, Setting};
 use crate::config::source::Span;
 use crate::config::vhost::{
-    AuthMode, AuthSettings, BrowserSettings, Redirects, RegistrySettings, Scheme, StoreSettings,
-    TokenSettings, UpstreamAuthorization, UpstreamSettings, VirtualHost,
+    AuthMode, AuthSettings, BrowserSettings, LocationForm, Redirects, RegistrySettings, Scheme,
+    StoreSettings, TokenSettings, UpstreamAuthorization, UpstreamSettings, VirtualHost,
 };
 use crate::registry::host::Authority;
 
@@ -59,6 +59,12 @@ pub(super) fn virtual_host(
         auth: auth?,
         access: access?,
         registry: registry?,
+        locations: raw
+            .upstream
+            .given()
+            .map_or(LocationForm::default(), |upstream| {
+                upstream.locations.or_empty()
+            }),
         browser,
         limits: process::limits(&raw.limits.or_empty(), process.limits),
         timeouts: process::timeouts(&raw.timeouts.or_empty(), process.timeouts),
@@ -203,6 +209,8 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
         password,
         authorization,
         redirects,
+        // For both kinds.
+        locations: _,
     } = &raw;
     let others = [
         ("url", url.span()),

@@ -8,8 +8,8 @@ use crate::config::acme::{ChallengeKind, Fallback};
 use crate::config::problem::{Colour, ProblemSeverity};
 use crate::config::raw;
 use crate::config::vhost::{
-    AuthMode, CertificateSource, Limits, MissingContent, Redirects, Timeouts, TokenSettings,
-    UpstreamAuthorization,
+    AuthMode, CertificateSource, Limits, LocationForm, MissingContent, Redirects, Timeouts,
+    TokenSettings, UpstreamAuthorization,
 };
 
 const REST: &str = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry:5000'\n";
@@ -138,6 +138,7 @@ fn a_short_domain_file_gets_the_defaults() {
         (Limits::default(), Timeouts::default())
     );
     assert_eq!(host.browser, None);
+    assert_eq!(host.locations, LocationForm::Absolute);
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn every_setting_arrives() {
     let domain = "domain = 'ci.example.com'\naliases = ['localhost', '127.0.0.1']\nlisten = [':8443', '[::1]:5000']\n\
         [tls]\ncertificate = '../ci.pem'\nkey = '/keys/ci.key'\n[auth]\nhtpasswd = '../ci.htpasswd'\nrealm = 'CI'\n\
         [upstream]\nurl = 'https://registry/base/'\nroots = 'roots.pem'\nusername = 'me'\npassword = 's3cret'\n\
-        authorization = 'strip'\nredirects = 'follow'\n[browser]\nurl = 'http://browser'\n\
+        authorization = 'strip'\nredirects = 'follow'\nlocations = 'relative'\n[browser]\nurl = 'http://browser'\n\
         [limits]\nbody = 'none'\n[timeouts]\nfirst_body_byte = '1s'\nupstream_connect = '2s'\nupstream_head = '3s'\n\
         upstream_commit = '4s'\nupstream_idle = '5s'\n";
     let snapshot = valid(main, &[domain]);
@@ -222,6 +223,7 @@ fn every_setting_arrives() {
                         redirects: Follow,
                     },
                 ),
+                locations: Relative,
                 browser: Some(
                     BrowserSettings {
                         url: UpstreamUrl {

@@ -245,20 +245,34 @@ fn decoded_pairs(query: &str) -> impl Iterator<Item = Result<DecodedPair<'_>, Qu
 
 /// Removes parameters, however they are encoded, from a query that was accepted.
 pub(crate) fn without_parameters(query: &str, unwanted: &[Parameter]) -> String {
-    let is_unwanted = |pair: &&str| {
-        let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
-        let is = |name: &[u8]| {
-            unwanted
-                .iter()
-                .any(|p| name.eq_ignore_ascii_case(p.as_str().as_bytes()))
-        };
-        decode(name).is_ok_and(|name| is(&name))
-    };
     query
         .split('&')
-        .filter(|pair| !is_unwanted(pair))
+        .filter(|pair| !is_one_of(pair, unwanted))
         .collect::<Vec<_>>()
         .join("&")
+}
+
+/// Gives a parameter, however it is encoded, another value in a query that was accepted. The value
+/// needs no encoding.
+pub(crate) fn with_value(query: &str, parameter: Parameter, value: &str) -> String {
+    let pair = format!("{}={value}", parameter.as_str());
+    let pairs = query.split('&').map(|other| {
+        if is_one_of(other, &[parameter]) {
+            &pair
+        } else {
+            other
+        }
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+fn is_one_of(pair: &str, parameters: &[Parameter]) -> bool {
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+    let is = |name: &[u8]| {
+        let mut parameters = parameters.iter();
+        parameters.any(|p| name.eq_ignore_ascii_case(p.as_str().as_bytes()))
+    };
+    decode(name).is_ok_and(|name| is(&name))
 }
 
 fn typed<T>(

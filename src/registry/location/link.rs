@@ -16,8 +16,8 @@ impl Rewriter<'_> {
         for link in links(value) {
             let link = link.ok()?;
             let path = match self.location(link.target, ResponseKind::Other) {
-                Rewritten::Unchanged | Rewritten::Foreign => continue,
-                Rewritten::Path(path) => path,
+                Rewritten::Foreign => continue,
+                Rewritten::Path(path) | Rewritten::Beside(path) => path,
                 Rewritten::Refused => return None,
             };
             result.push_str(value.get(copied..link.range.start)?);

@@ -18,14 +18,15 @@ fn with_rewriter<T>(base_path: &str, run: impl FnOnce(Rewriter<'_>) -> T) -> T {
             base_path,
         },
         is_public: &|name| *name == public,
-        request_path: "/v2/a/blobs/uploads/",
+        public_host: "ci.example.com:8443",
+        request_path: &format!("{base_path}/v2/a/blobs/uploads/"),
     })
 }
 
 fn rewrite(base: &str, value: &str, answer: ResponseKind) -> String {
     match with_rewriter(base, |rewriter| rewriter.location(value, answer)) {
-        Rewritten::Unchanged => "unchanged".to_owned(),
         Rewritten::Path(path) => path,
+        Rewritten::Beside(path) => format!("beside: {path}"),
         Rewritten::Foreign => "foreign".to_owned(),
         Rewritten::Refused => "refused".to_owned(),
     }
@@ -50,7 +51,7 @@ fn an_answer_below_v2_is_ours_whatever_host_it_names() {
     }
     assert_eq!(
         rewrite("", "/v2/a/blobs/uploads/u?_state=x", ResponseKind::Other),
-        "unchanged"
+        "/v2/a/blobs/uploads/u?_state=x"
     );
     assert_eq!(
         rewrite("", "https://storage.example/bucket", ResponseKind::Other),
@@ -63,6 +64,10 @@ fn an_answer_below_v2_is_ours_whatever_host_it_names() {
     assert_eq!(
         rewrite("", "http://wrong.example/v2/../x", ResponseKind::Other),
         "foreign"
+    );
+    assert_eq!(
+        rewrite("", "http://registry:81/uploads/1", ResponseKind::Other),
+        "/uploads/1"
     );
 }
 
@@ -109,9 +114,14 @@ fn a_redirect_is_ours_only_at_the_upstream_or_a_public_name() {
         ),
         "foreign"
     );
+    // With the client's scheme, and with its host and port.
     assert_eq!(
-        rewrite("", "https://registry:5000/v2/", ResponseKind::Redirect),
-        "foreign"
+        rewrite("", "https://registry:5000/x", ResponseKind::Redirect),
+        "/x"
+    );
+    assert_eq!(
+        rewrite("", "http://CI.example.com:8443/x", ResponseKind::Redirect),
+        "/x"
     );
     assert_eq!(
         rewrite("", "http://registry/v2/", ResponseKind::Redirect),
@@ -164,7 +174,11 @@ fn the_base_path_of_the_upstream_is_taken_off() {
     assert_eq!(rewrite("/b/c", "/b/c?x", ResponseKind::Redirect), "/?x");
     assert_eq!(
         rewrite("/b/c", "/b/cd/v2/a", ResponseKind::Other),
-        "unchanged"
+        "beside: /b/cd/v2/a"
+    );
+    assert_eq!(
+        rewrite("/b/c", "/uploads/1?x", ResponseKind::Other),
+        "beside: /uploads/1?x"
     );
 }
 
@@ -311,6 +325,7 @@ fn a_relative_reference_brings_nothing_odd_of_the_request_along() {
         let rewriter = Rewriter {
             upstream,
             is_public: &|_| false,
+            public_host: "",
             request_path,
         };
         assert_eq!(
@@ -323,7 +338,7 @@ fn a_relative_reference_brings_nothing_odd_of_the_request_along() {
 
 proptest! {
     #[test]
-    fn rewritten_references_are_path_absolute_and_stay_so(
+    fn rewritten_references_are_path_absolute(
         value in reference(),
         redirect in any::<bool>(),
         base in prop_oneof![Just(""), Just("/base")],
@@ -331,13 +346,11 @@ proptest! {
         let answer = if redirect { ResponseKind::Redirect } else { ResponseKind::Other };
         with_rewriter(base, |rewriter| {
             let kept = match rewriter.location(&value, answer) {
-                Rewritten::Path(path) => path,
-                Rewritten::Unchanged => value.clone(),
+                Rewritten::Path(path) | Rewritten::Beside(path) => path,
                 Rewritten::Foreign | Rewritten::Refused => return Ok(()),
             };
             prop_assert!(kept.starts_with('/') && !kept.starts_with("//"));
             prop_assert!(kept.bytes().all(|b| b.is_ascii_graphic() && b != b'\\'));
-            prop_assert_eq!(rewriter.location(&kept, answer), Rewritten::Unchanged);
             Ok(())
         })?;
     }

@@ -6,9 +6,9 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::forward;
-use super::paging;
-use super::rewrite::{self, RequestMeta};
+use super::request_meta::{self, RequestMeta};
+use super::rewrite;
+use super::{forward, page_size, paging, redirects};
 use crate::registry::action::Action;
 use crate::registry::call::{Call, Pagination, QueryText, encode_value, pairs};
 use crate::registry::link::{Link, links};
@@ -22,8 +22,6 @@ use crate::store::{Page, PageRequest, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::upstream::response_body::UpstreamBody;
 
-/// The page size for requests to an upstream: some registries refuse a higher one.
-const UPSTREAM_PAGE_SIZE: usize = 1000;
 /// 1,000 names of 255 bytes, doubled.
 const MAX_PAGE_BYTES: usize = 512 * 1024;
 /// The maximum number of upstream pages that are read for one page of the response.
@@ -81,6 +79,8 @@ struct UpstreamCatalog<'p> {
     after: Option<FilteredPage>,
     /// Whether the registry started after `last`; unknown before its first page.
     starts_at_last: Option<bool>,
+    /// The number of entries that the registry is asked for.
+    page_size: u32,
 }
 
 impl<'p> UpstreamCatalog<'p> {
@@ -90,7 +90,15 @@ impl<'p> UpstreamCatalog<'p> {
             all: FilteredPage::new(pagination),
             after: None,
             starts_at_last: None,
+            page_size: page_size::MAX_PAGE_SIZE,
         }
+    }
+
+    fn first_query(&self) -> String {
+        let is_from_last = self.starts_at_last != Some(false);
+        let last = self.pagination.last.as_ref().filter(|_| is_from_last);
+        let last = last.map(|last| format!("&last={}", encode_value(last.as_str())));
+        format!("n={}{}", self.page_size, last.unwrap_or_default())
     }
 
     /// Adds a page of the upstream and the query of its successor. Returns whether no other is
@@ -119,18 +127,24 @@ impl<'p> UpstreamCatalog<'p> {
         false
     }
 
-    /// Handles a refusal of the first page. Returns whether the list must be read from its
-    /// beginning, because the registry does not understand `last`.
+    /// Handles a refusal of the first page. Returns whether another is to be tried: a smaller one,
+    /// or then that from the beginning of the list, because the registry does not understand
+    /// `last`.
     fn restart(&mut self, status: StatusCode) -> bool {
-        let is_first = self.pagination.last.is_some() && self.starts_at_last.is_none();
-        let is_refused = matches!(
-            status,
-            StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED
-        );
-        if is_first && is_refused {
-            self.starts_at_last = Some(false);
+        let is_refused = page_size::is_refused(status) || status == StatusCode::METHOD_NOT_ALLOWED;
+        if !is_refused {
+            return false;
         }
-        is_first && is_refused
+        if self.page_size > page_size::SMALL_PAGE_SIZE {
+            self.page_size = page_size::SMALL_PAGE_SIZE;
+            return true;
+        }
+        if self.pagination.last.is_some() && self.starts_at_last.is_none() {
+            self.page_size = page_size::MAX_PAGE_SIZE;
+            self.starts_at_last = Some(false);
+            return true;
+        }
+        false
     }
 
     /// The page to send when the time is over, with a successor. `None`: it would be empty or
@@ -191,7 +205,7 @@ pub(super) async fn from_upstream(
     };
     let deadline = Instant::now() + cx.site.host.timeouts.upstream_head;
     let mut found = UpstreamCatalog::new(pagination);
-    let mut query = first_query(pagination);
+    let mut query = found.first_query();
     let mut has_page = false;
     cx.record.forwarded(None);
     for _ in 0..MAX_UPSTREAM_PAGES {
@@ -207,11 +221,11 @@ pub(super) async fn from_upstream(
             UpstreamPage::List { names, next } => (names, next),
             UpstreamPage::Other(_) if has_page => return Err(Rejection::upstream_inconclusive()),
             UpstreamPage::Other(response) if found.restart(response.status()) => {
-                query = format!("n={UPSTREAM_PAGE_SIZE}");
+                query = found.first_query();
                 continue;
             }
             UpstreamPage::Other(response) => {
-                let meta = RequestMeta::from_parts(to.route, &cx.parts);
+                let meta = RequestMeta::from_parts(to, &cx.parts);
                 return rewrite::rewrite(cx, to, &meta, *response);
             }
         };
@@ -243,12 +257,7 @@ async fn page(
 ) -> Result<UpstreamPage, Rejection> {
     let path = format!("/v2/_catalog?{query}");
     let request = forward::own_request(cx, to, Method::GET, &path)?;
-    let response = to
-        .backend
-        .upstream
-        .send(request, None, to.route.transfer_limits())
-        .await
-        .map_err(|error| Rejection::upstream(error, 0))?;
+    let response = redirects::send(cx, to, request).await?;
     if response.status() != StatusCode::OK {
         return Ok(UpstreamPage::Other(Box::new(response)));
     }
@@ -257,14 +266,6 @@ async fn page(
         names: names(response).await?,
         next,
     })
-}
-
-fn first_query(pagination: &Pagination) -> String {
-    let last = pagination
-        .last
-        .as_ref()
-        .map(|last| format!("&last={}", encode_value(last.as_str())));
-    format!("n={UPSTREAM_PAGE_SIZE}{}", last.unwrap_or_default())
 }
 
 async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection> {
@@ -282,12 +283,14 @@ async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection>
 /// The query of the next page, as the registry wrote it: `last` may be an opaque token.
 fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<String> {
     let UpstreamRoute { route, backend } = to;
-    let upstream = rewrite::origin(backend.upstream.target());
+    let upstream = request_meta::origin(backend.upstream.target());
     let is_public = |name: &_| route.site().host.is_named(name);
+    let request_path = format!("{}/v2/_catalog", upstream.base_path);
     let rewriter = Rewriter {
         upstream,
         is_public: &is_public,
-        request_path: "/v2/_catalog",
+        public_host: "",
+        request_path: &request_path,
     };
     let values = answer.headers().get_all(header::LINK).iter();
     let links: Vec<Link<'_>> = values
@@ -298,10 +301,8 @@ fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<
     // As other clients of registries, accept a link without a relation type.
     let next = links.iter().find(|link| link.has_relation("next"));
     let next = next.or_else(|| links.iter().find(|link| link.relations().is_none()))?;
-    let path = match rewriter.location(next.target, ResponseKind::Other) {
-        Rewritten::Unchanged => next.target.to_owned(),
-        Rewritten::Path(path) => path,
-        Rewritten::Foreign | Rewritten::Refused => return None,
+    let Rewritten::Path(path) = rewriter.location(next.target, ResponseKind::Other) else {
+        return None;
     };
     path.strip_prefix("/v2/_catalog?").map(str::to_owned)
 }

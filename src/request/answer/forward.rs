@@ -7,7 +7,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body, Incoming};
 
+use super::page_size;
 use crate::registry::call::{Call, Parameter, without_parameters};
+use crate::registry::upload_id::UploadId;
 use crate::request::conn_info::ConnInfo;
 use crate::request::context::RequestContext;
 use crate::request::headers;
@@ -74,6 +76,38 @@ pub(super) fn buffered_request(
     upstream_request(to, cx.conn, head, body)
 }
 
+/// The client's request for a smaller page of a list; `None` if its page is small already.
+pub(super) fn smaller_page(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+) -> Result<Option<Request<RequestBody>>, Rejection> {
+    let uri = &cx.parts.uri;
+    let query = to.route.call();
+    let Some(query) = query.and_then(|call| page_size::smaller(call, uri.query())) else {
+        return Ok(None);
+    };
+    let target = with_query(uri.path(), Some(&query));
+    let smaller = Uri::try_from(target).map_err(|_| Rejection::bad_target())?;
+    let head = UpstreamHead {
+        method: cx.parts.method.clone(),
+        uri: &smaller,
+        headers: with_host(cx.parts.headers.clone(), uri)?,
+    };
+    upstream_request(to, cx.conn, head, RequestBody::empty()).map(Some)
+}
+
+/// Sends such a request in place of the first one.
+pub(super) async fn send_again(
+    cx: &mut RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    request: Request<RequestBody>,
+) -> Result<Response<UpstreamBody>, Rejection> {
+    let limits = to.route.transfer_limits();
+    let response = to.backend.upstream.send(request, None, limits).await;
+    cx.record.answered();
+    response.map_err(|error| Rejection::upstream(error, 0))
+}
+
 /// A request of moorgate itself to the same upstream with the same credentials.
 pub(super) fn own_request(
     cx: &RequestContext<'_>,
@@ -86,19 +120,23 @@ pub(super) fn own_request(
     let kept = kept
         .into_iter()
         .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
-    let mut headers: HeaderMap = kept.collect();
-    if let (None, Some(authority)) = (headers.get(header::HOST), parts.uri.authority()) {
-        let host =
-            HeaderValue::from_str(authority.as_str()).map_err(|_| Rejection::bad_target())?;
-        headers.insert(header::HOST, host);
-    }
     let uri = Uri::try_from(path).map_err(|_| Rejection::bad_target())?;
     let head = UpstreamHead {
         method,
         uri: &uri,
-        headers,
+        headers: with_host(kept.collect(), &parts.uri)?,
     };
     upstream_request(to, cx.conn, head, RequestBody::empty())
+}
+
+/// The headers with the host that the client named, for a target of another form.
+fn with_host(mut headers: HeaderMap, uri: &Uri) -> Result<HeaderMap, Rejection> {
+    if let (None, Some(authority)) = (headers.get(header::HOST), uri.authority()) {
+        let host =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Rejection::bad_target())?;
+        headers.insert(header::HOST, host);
+    }
+    Ok(headers)
 }
 
 /// Head of a request before it is adapted to the upstream.
@@ -122,7 +160,7 @@ fn upstream_request(
     let UpstreamRoute { route, backend } = to;
     let public_host = public_host(&headers, uri)?;
     let mut request = Request::new(body);
-    *request.uri_mut() = target_uri(uri, &backend.upstream.target().base_path)?;
+    *request.uri_mut() = target_uri(uri, base_path(to))?;
     *request.version_mut() = Version::HTTP_11;
     *request.method_mut() = method;
     // Page servers often build URLs from Host, registries from X-Forwarded-Host.
@@ -143,6 +181,15 @@ fn upstream_request(
     backend.credential.apply(&mut headers);
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// The path before the target of a request. An address of the upstream is the whole path.
+pub(super) fn base_path<'a>(to: UpstreamRoute<'a>) -> &'a str {
+    let session = to.route.call().and_then(Call::session);
+    if session.is_some_and(UploadId::is_address) {
+        return "";
+    }
+    &to.backend.upstream.target().base_path
 }
 
 /// The host as the client wrote it, which [`locate`](super::locate::locate) has checked.
@@ -174,13 +221,16 @@ fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
 }
 
 /// Replaces the target if the granted call is not the requested one: by the path of the granted
-/// call, or by a query without the mount. Otherwise path and query stay byte for byte.
+/// call or the address of its session, or by a query without the mount or for a smaller page.
+/// Otherwise path and query stay byte for byte.
 pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
     let Some(call) = route.call() else {
         return Ok(());
     };
+    let bounded = page_size::bounded(call, uri.query());
+    let query = bounded.as_deref().or(uri.query());
     let target = match route.obligations() {
-        Obligations::Hidden(_) => with_query(&call_path(call), uri.query()),
+        Obligations::Hidden(_) => with_query(&call_path(call), query),
         Obligations::Unmounted => {
             let query = without_parameters(
                 uri.query().unwrap_or_default(),
@@ -192,8 +242,12 @@ pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejecti
             )
         }
         Obligations::Plain if route.session_owner().is_some() && call.session().is_some() => {
-            with_query(&call_path(call), uri.query())
+            match call.session().and_then(UploadId::address) {
+                Some(address) => with_further_query(address, uri.query()),
+                None => with_query(&call_path(call), uri.query()),
+            }
         }
+        Obligations::Plain if bounded.is_some() => with_query(uri.path(), query),
         Obligations::Plain | Obligations::Filtered | Obligations::TagWrites(_) => return Ok(()),
     };
     let target = PathAndQuery::try_from(target).map_err(|_| Rejection::bad_target())?;
@@ -212,4 +266,13 @@ fn call_path(call: &Call) -> String {
 
 fn with_query(path: &str, query: Option<&str>) -> String {
     query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
+/// An address of the upstream with what the client adds to its query.
+fn with_further_query(mut address: String, further: Option<&str>) -> String {
+    if let Some(further) = further {
+        address.push(if address.contains('?') { '&' } else { '?' });
+        address.push_str(further);
+    }
+    address
 }

@@ -7,8 +7,9 @@ use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
-use super::forward;
-use super::rewrite::{self, RequestMeta};
+use super::request_meta::RequestMeta;
+use super::rewrite;
+use super::{forward, redirects};
 use crate::registry::call::{Call, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
@@ -38,8 +39,9 @@ pub(super) async fn answer(
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Rejection> {
     force_identity_get(&mut cx.parts);
-    let meta = RequestMeta::from_parts(to.route, &cx.parts);
+    let meta = RequestMeta::from_parts(to, &cx.parts);
     let response = forward::forward(cx, to, body).await?;
+    let response = redirects::followed(cx, to, &meta, response).await?;
     let response = rewrite::rewrite(cx, to, &meta, response)?;
     match to.route.call() {
         Some(call) => substitute_name(call, requested, response).await,

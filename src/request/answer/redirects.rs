@@ -1,82 +1,28 @@
-//! `redirects = "follow"`: moorgate follows a redirect of a download to the storage itself, without
-//! any credentials, so that clients need neither reach nor trust the storage.
+//! Follows redirects of downloads: to other addresses of the registry, which clients cannot request
+//! from moorgate, always; to the storage, with `redirects = "follow"`, without any credentials, so
+//! that clients need neither reach nor trust the storage.
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
-use super::rewrite::{RequestMeta, origin};
-use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
+use super::request_meta::{RequestMeta, origin, rewriter};
+use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::registry::call::Call;
 use crate::registry::host::{Authority, HostName};
 use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
+use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
-use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, Trust};
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::response_body::UpstreamBody;
+use crate::upstream::{SentHeaders, Upstream};
 
-/// The number of redirects of the storage that are followed.
+/// The number of redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 5;
 
-/// Whether redirects of this request are followed.
-pub(super) fn are_followed(route: &Route, meta: &RequestMeta) -> bool {
-    route.site().redirects() == Redirects::Follow
-        && route.call().is_some()
-        && matches!(meta.method, Method::GET | Method::HEAD)
-}
-
-/// The response of the storage in place of the redirect to it; any other response unchanged.
-pub(super) async fn follow(
-    to: UpstreamRoute<'_>,
-    meta: &RequestMeta,
-    mut answer: Response<UpstreamBody>,
-) -> Result<Response<UpstreamBody>, Rejection> {
-    let UpstreamRoute { route, backend } = to;
-    let Some(trust) = route.site().storage.as_ref() else {
-        return Ok(answer);
-    };
-    let registry = backend.upstream.target();
-    let is_public = |name: &HostName| route.site().host.is_named(name);
-    // Redirects within the registry are left to the client, which has credentials for it.
-    let Some(RedirectTarget::Elsewhere(mut next)) =
-        redirect(&answer, registry, &meta.path, &is_public)?
-    else {
-        return Ok(answer);
-    };
-    let digest = answer.headers().get(CONTENT_DIGEST).cloned();
-    for _ in 0..MAX_REDIRECTS {
-        let (url, target) = parse(&next)?;
-        answer = fetch(route, meta, &url, target.clone(), trust).await?;
-        // A redirect of the storage is not passed on: the client could not reach its target.
-        next = match redirect(&answer, &url, target.path(), &|_| false)? {
-            Some(RedirectTarget::Within(path)) => format!("{url}{path}"),
-            Some(RedirectTarget::Elsewhere(location)) => location,
-            None => {
-                if let Some(digest) = digest {
-                    answer.headers_mut().entry(CONTENT_DIGEST).or_insert(digest);
-                }
-                return Ok(answer);
-            }
-        };
-    }
-    Err(Rejection::too_many_redirects())
-}
-
-/// Where a redirect leads.
-enum RedirectTarget {
-    /// To a path of the host that redirects.
-    Within(String),
-    /// To an absolute URL.
-    Elsewhere(String),
-}
-
-/// The target of a redirect in a response of `from`; `None` for other responses.
-fn redirect(
-    answer: &Response<UpstreamBody>,
-    from: &UpstreamUrl,
-    request_path: &str,
-    is_public: &dyn Fn(&HostName) -> bool,
-) -> Result<Option<RedirectTarget>, Rejection> {
+/// Whether a response with this status leads its request elsewhere.
+pub(super) fn is_redirect(status: StatusCode) -> bool {
     let redirects = [
         StatusCode::MOVED_PERMANENTLY,
         StatusCode::FOUND,
@@ -84,34 +30,241 @@ fn redirect(
         StatusCode::TEMPORARY_REDIRECT,
         StatusCode::PERMANENT_REDIRECT,
     ];
-    let Some(location) = answer
-        .headers()
-        .get(header::LOCATION)
-        .filter(|_| redirects.contains(&answer.status()))
-    else {
+    redirects.contains(&status)
+}
+
+/// Whether a path is a call, other than a step of an upload session, with a method.
+pub(super) fn is_call(path: &str, method: &Method) -> bool {
+    let path = path.split('#').next().unwrap_or_default();
+    let (path, query) = match path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path, None),
+    };
+    Call::parse(method, path, query).is_ok_and(|call| call.session().is_none())
+}
+
+/// Sends a request of moorgate itself, and follows its redirects within the registry.
+pub(super) async fn send(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    request: Request<RequestBody>,
+) -> Result<Response<UpstreamBody>, Rejection> {
+    let meta = RequestMeta::of_own(&cx.parts, &request);
+    let response = to
+        .backend
+        .upstream
+        .send(request, None, to.route.transfer_limits())
+        .await
+        .map_err(|error| Rejection::upstream(error, 0))?;
+    followed(cx, to, &meta, response).await
+}
+
+/// The response to which the redirects of a download lead; any other response unchanged.
+pub(super) async fn followed(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    meta: &RequestMeta,
+    response: Response<UpstreamBody>,
+) -> Result<Response<UpstreamBody>, Rejection> {
+    let is_download =
+        to.route.call().is_some() && matches!(meta.method, Method::GET | Method::HEAD);
+    if !is_download || !is_redirect(response.status()) {
+        return Ok(response);
+    }
+    // Boxed to keep this rare, large future out of every request's future.
+    Box::pin(follow(cx, to, meta, response)).await
+}
+
+async fn follow(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    meta: &RequestMeta,
+    mut response: Response<UpstreamBody>,
+) -> Result<Response<UpstreamBody>, Rejection> {
+    let UpstreamRoute { route, backend } = to;
+    let digest = response.headers().get(CONTENT_DIGEST).cloned();
+    let mut path = meta.path.clone();
+    for followed in 0..MAX_REDIRECTS {
+        let address = match registry_redirect(cx, to, meta, &path, &response)? {
+            None => return Ok(with_digest(response, digest)),
+            // To the client, which has credentials and rights for it.
+            Some(RedirectTarget::Own(call)) if is_call(&call, &Method::GET) => {
+                return located(response, call);
+            }
+            Some(RedirectTarget::Own(path)) => {
+                format!("{}{path}", backend.upstream.target().base_path)
+            }
+            Some(RedirectTarget::Beside(path)) => path,
+            Some(RedirectTarget::Elsewhere(url)) => {
+                let Some(trust) = route.site().storage.as_ref() else {
+                    return located(response, url);
+                };
+                let storage = RedirectedStorage { route, meta, trust };
+                let response = storage.fetched(url, MAX_REDIRECTS - followed).await?;
+                return Ok(with_digest(response, digest));
+            }
+        };
+        let uri = Uri::try_from(address).map_err(|_| Rejection::upstream_bad_location())?;
+        path = uri.path().to_owned();
+        let sent = response.extensions_mut().remove::<SentHeaders>();
+        let SentHeaders(headers) = sent.ok_or_else(Rejection::upstream_bad_location)?;
+        let request = request(&meta.method, uri, headers);
+        let sent = backend
+            .upstream
+            .send(request, None, route.transfer_limits());
+        response = sent.await.map_err(|error| Rejection::upstream(error, 0))?;
+    }
+    if is_redirect(response.status()) {
+        return Err(Rejection::too_many_redirects());
+    }
+    Ok(with_digest(response, digest))
+}
+
+/// Where the registry redirects a request for this path.
+fn registry_redirect(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    meta: &RequestMeta,
+    path: &str,
+    response: &Response<UpstreamBody>,
+) -> Result<Option<RedirectTarget>, Rejection> {
+    let is_public = |name: &HostName| to.route.site().host.is_named(name);
+    let rewriter = Rewriter {
+        request_path: path,
+        ..rewriter(to, meta, meta.host(&cx.parts.uri), &is_public)
+    };
+    redirect(response, &rewriter)
+}
+
+/// A redirect for the client to this target, which was relative to another request than its own.
+fn located(
+    mut response: Response<UpstreamBody>,
+    target: String,
+) -> Result<Response<UpstreamBody>, Rejection> {
+    let target = HeaderValue::try_from(target).map_err(|_| Rejection::upstream_bad_location())?;
+    response.headers_mut().insert(header::LOCATION, target);
+    Ok(response)
+}
+
+/// The response with the digest that the registry gave with its redirect.
+fn with_digest(
+    mut response: Response<UpstreamBody>,
+    digest: Option<HeaderValue>,
+) -> Response<UpstreamBody> {
+    if let Some(digest) = digest {
+        response
+            .headers_mut()
+            .entry(CONTENT_DIGEST)
+            .or_insert(digest);
+    }
+    response
+}
+
+fn request(method: &Method, target: Uri, headers: HeaderMap) -> Request<RequestBody> {
+    let mut request = Request::new(RequestBody::empty());
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = target;
+    *request.headers_mut() = headers;
+    request
+}
+
+/// Where a redirect leads.
+enum RedirectTarget {
+    /// To a path of the host that redirects, below its base path.
+    Own(String),
+    /// To a path of the host that redirects, beside its base path.
+    Beside(String),
+    /// To an absolute URL.
+    Elsewhere(String),
+}
+
+/// The target of a redirect; `None` for other responses.
+fn redirect(
+    response: &Response<UpstreamBody>,
+    rewriter: &Rewriter<'_>,
+) -> Result<Option<RedirectTarget>, Rejection> {
+    let location = response.headers().get(header::LOCATION);
+    let Some(location) = location.filter(|_| is_redirect(response.status())) else {
         return Ok(None);
     };
     let text = location
         .to_str()
         .map_err(|_| Rejection::upstream_bad_location())?;
-    let rewriter = Rewriter {
-        upstream: origin(from),
-        is_public,
-        request_path,
-    };
     match rewriter.location(text, ResponseKind::Redirect) {
         Rewritten::Foreign if text.starts_with("//") => {
-            let scheme = if from.scheme == Scheme::Https {
+            let scheme = if rewriter.upstream.https {
                 "https"
             } else {
                 "http"
             };
-            Ok(Some(RedirectTarget::Elsewhere(format!("{scheme}:{text}"))))
+            let url = format!("{scheme}:{text}");
+            Ok(Some(RedirectTarget::Elsewhere(url)))
         }
         Rewritten::Foreign => Ok(Some(RedirectTarget::Elsewhere(text.to_owned()))),
-        Rewritten::Unchanged => Ok(Some(RedirectTarget::Within(text.to_owned()))),
-        Rewritten::Path(path) => Ok(Some(RedirectTarget::Within(path))),
+        Rewritten::Path(path) => Ok(Some(RedirectTarget::Own(path))),
+        Rewritten::Beside(path) => Ok(Some(RedirectTarget::Beside(path))),
         Rewritten::Refused => Err(Rejection::upstream_bad_location()),
+    }
+}
+
+/// The storage of a registry, which moorgate requests in the client's place.
+struct RedirectedStorage<'a> {
+    route: &'a Route,
+    meta: &'a RequestMeta,
+    trust: &'a Trust,
+}
+
+impl RedirectedStorage<'_> {
+    /// The response of the storage after at most so many redirects.
+    async fn fetched(
+        &self,
+        mut next: String,
+        redirects: usize,
+    ) -> Result<Response<UpstreamBody>, Rejection> {
+        for _ in 0..redirects {
+            let (url, target) = parse(&next)?;
+            let response = self.fetch(&url, target.clone()).await?;
+            if response.status() == StatusCode::UNAUTHORIZED {
+                return Err(Rejection::storage_unauthorized());
+            }
+            let rewriter = Rewriter {
+                upstream: origin(&url),
+                is_public: &|_| false,
+                public_host: "",
+                request_path: target.path(),
+            };
+            // A redirect of the storage is not passed on: the client could not reach its target.
+            next = match redirect(&response, &rewriter)? {
+                Some(RedirectTarget::Own(path) | RedirectTarget::Beside(path)) => {
+                    format!("{url}{path}")
+                }
+                Some(RedirectTarget::Elsewhere(location)) => location,
+                None => return Ok(response),
+            };
+        }
+        Err(Rejection::too_many_redirects())
+    }
+
+    async fn fetch(
+        &self,
+        url: &UpstreamUrl,
+        target: Uri,
+    ) -> Result<Response<UpstreamBody>, Rejection> {
+        let unusable = |_| Rejection::upstream_bad_location();
+        let connector = Connector::new(url.clone(), Some(self.trust)).map_err(unusable)?;
+        let timeouts = &self.route.site().host.timeouts;
+        // Signed URLs lead to many hosts, each rarely: every download opens a connection.
+        let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
+        let mut headers = self.meta.headers.clone().unwrap_or_default();
+        let default_port = url.scheme.default_port();
+        let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
+            .expect("a host name is visible ASCII");
+        headers.insert(header::HOST, host);
+        let request = request(&self.meta.method, target, headers);
+        upstream
+            .send(request, None, self.route.transfer_limits())
+            .await
+            .map_err(|error| Rejection::upstream(error, 0))
     }
 }
 
@@ -142,30 +295,4 @@ fn parse(url: &str) -> Result<(UpstreamUrl, Uri), Rejection> {
         base_path: String::new(),
     };
     Ok((origin, Uri::from(target)))
-}
-
-async fn fetch(
-    route: &Route,
-    meta: &RequestMeta,
-    url: &UpstreamUrl,
-    target: Uri,
-    trust: &Trust,
-) -> Result<Response<UpstreamBody>, Rejection> {
-    let unusable = |_| Rejection::upstream_bad_location();
-    let connector = Connector::new(url.clone(), Some(trust)).map_err(unusable)?;
-    let timeouts = &route.site().host.timeouts;
-    // Signed URLs lead to many hosts, each rarely: every download opens a connection.
-    let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
-    let mut request = Request::new(RequestBody::empty());
-    *request.method_mut() = meta.method.clone();
-    *request.uri_mut() = target;
-    *request.headers_mut() = meta.headers.clone().unwrap_or_default();
-    let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
-    let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
-        .expect("a host name is visible ASCII");
-    request.headers_mut().insert(header::HOST, host);
-    upstream
-        .send(request, None, route.transfer_limits())
-        .await
-        .map_err(|error| Rejection::upstream(error, 0))
 }

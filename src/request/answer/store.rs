@@ -9,7 +9,7 @@ mod write;
 use std::sync::Arc;
 
 use http::header;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use super::{forward, rewrite};
@@ -18,6 +18,7 @@ use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::headers::API_VERSION;
+use crate::request::public_origin::{PublicOrigin, received_host};
 use crate::request::rejection::Rejection;
 use crate::request::respond;
 use crate::request::route::{Route, StoreRoute};
@@ -46,6 +47,7 @@ pub(super) async fn answer(
         route,
         store,
         headers: &cx.parts.headers,
+        uri: &cx.parts.uri,
         limit,
         timeouts: BodyTimeouts {
             first_byte: timeouts.first_body_byte,
@@ -71,6 +73,7 @@ struct StoreRequest<'a> {
     route: &'a Route,
     store: &'a Arc<Store>,
     headers: &'a HeaderMap,
+    uri: &'a Uri,
     /// The maximum size of the body, in bytes.
     limit: u64,
     timeouts: BodyTimeouts,
@@ -82,6 +85,15 @@ impl StoreRequest<'_> {
         let failure = self.upload.as_ref().and_then(|upload| upload.failure());
         Rejection::store(error, self.limit, failure)
     }
+
+    fn origin(&self) -> PublicOrigin<'_> {
+        origin(self.route, self.headers, self.uri)
+    }
+}
+
+/// What stands before the path of a `Location`.
+fn origin<'a>(route: &Route, headers: &'a HeaderMap, uri: &'a Uri) -> PublicOrigin<'a> {
+    PublicOrigin::new(route.site().host.locations, received_host(headers, uri))
 }
 
 async fn dispatch(request: &StoreRequest<'_>, call: &Call, body: RequestBody) -> Answered {

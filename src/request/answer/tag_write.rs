@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use super::rewrite::{self, RequestMeta};
-use super::{forward, manifest_body, store};
+use super::request_meta::RequestMeta;
+use super::rewrite;
+use super::{forward, manifest_body, redirects, store, upstream_login};
 use crate::keyed_lock::KeyGuard;
 use crate::registry::call::Call;
 use crate::registry::digest::Digest;
@@ -21,7 +22,6 @@ use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route, UpstreamRoute};
 use crate::store::is_digest_of;
 use crate::upstream::request_body::RequestBody;
-use crate::upstream::transfer::TransferLimits;
 
 /// Writes a manifest to an upstream, if its tags may be written as they are there.
 ///
@@ -45,7 +45,7 @@ pub(super) async fn to_upstream(
     let guards = cx.gateway.tag_locks.lock(&registry, repository, tags).await;
     let guards = guards.map_err(|_| Rejection::tag_locked())?;
     check_preconditions(cx, to, obligations, &manifest).await?;
-    let meta = RequestMeta::from_parts(&route, &cx.parts);
+    let meta = RequestMeta::from_parts(to, &cx.parts);
     let request = forward::buffered_request(cx, to, RequestBody::buffered(manifest))?;
     let upstream = to.backend.upstream.clone();
     let limits = route.transfer_limits();
@@ -147,9 +147,8 @@ async fn head_manifest(
     request
         .headers_mut()
         .insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));
-    let limits = TransferLimits::new(&cx.site.host.timeouts, false);
-    let response = to.backend.upstream.send(request, None, limits).await;
-    let response = response.map_err(|error| Rejection::upstream(error, 0))?;
+    let response = redirects::send(cx, to, request).await?;
+    upstream_login::check(to.route, response.status(), response.headers())?;
     match response.status() {
         StatusCode::OK => Ok(Some(ExistingManifest {
             digest: content_digest(response.headers()),

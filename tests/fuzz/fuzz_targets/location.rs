@@ -14,12 +14,12 @@ fuzz_target!(|input: &str| {
         let rewriter = Rewriter {
             upstream: Origin { https: false, host: &upstream, port: 5000, base_path },
             is_public: &|name| *name == public,
+            public_host: "ci.example.com:8443",
             request_path,
         };
         for answer in [ResponseKind::Redirect, ResponseKind::Other] {
             let kept = match rewriter.location(value, answer) {
-                Rewritten::Path(path) => path,
-                Rewritten::Unchanged => value.to_owned(),
+                Rewritten::Path(path) | Rewritten::Beside(path) => path,
                 Rewritten::Foreign | Rewritten::Refused => continue,
             };
             assert!(kept.starts_with('/') && !kept.starts_with("//"));

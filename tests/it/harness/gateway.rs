@@ -53,6 +53,11 @@ pub fn bound(target: &str) -> String {
     format!("/v2/{name}/blobs/uploads/{bound}{rest}")
 }
 
+/// The URL of a path at `ci.test`, as a `Location` has it.
+pub fn url(path: &str) -> String {
+    format!("https://ci.test{path}")
+}
+
 /// Makes the state directory with the key in it, for what is to be started.
 pub fn write_session_key(state: &Path) {
     std::fs::DirBuilder::new()

@@ -72,7 +72,7 @@ impl Domain {
             ..
         } = self;
         let upstream = match behind {
-            Behind::Registries => format!("url = \"http://127.0.0.1:{registry_port}\""),
+            Behind::Registries(_) => format!("url = \"http://127.0.0.1:{registry_port}\""),
             Behind::Stores => format!("directory = \"{name}\""),
         };
         format!(
@@ -87,15 +87,25 @@ impl Domain {
 /// What is behind the domains.
 #[derive(Clone, Copy)]
 enum Behind {
-    Registries,
+    /// With these further settings.
+    Registries(&'static str),
     /// moorgate itself.
     Stores,
 }
 
+/// A registry that verifies tokens by a certificate of no key that anybody has.
+const TOKENS: &str = "auth: {token: {realm: \"https://auth.test/token\", service: inside, issuer: inside, \
+                      rootcertbundle: ca.pem}}\n";
+
 impl RegistriesFixture {
     /// Starts all of it and waits until it is ready.
     pub fn new() -> Self {
-        Self::before(Behind::Registries)
+        Self::before(Behind::Registries(""))
+    }
+
+    /// The same, but the registries want tokens of a server of their own.
+    pub fn wanting_tokens() -> Self {
+        Self::before(Behind::Registries(TOKENS))
     }
 
     /// The same, but the registries of both domains are moorgate's own.
@@ -122,8 +132,8 @@ impl RegistriesFixture {
         fs::create_dir(path.join("logs")).unwrap();
         fs::create_dir(path.join("cwd")).unwrap();
         let registries = match behind {
-            Behind::Registries => [("registry-ci", &ci), ("registry-cache", &cache)]
-                .map(|(name, domain)| start_registry(name, domain, path))
+            Behind::Registries(settings) => [("registry-ci", &ci), ("registry-cache", &cache)]
+                .map(|(name, domain)| start_registry(name, domain, path, settings))
                 .into(),
             Behind::Stores => Vec::new(),
         };
@@ -249,12 +259,23 @@ impl RegistriesFixture {
     }
 }
 
-/// Starts docker-registry for a domain.
-pub fn start_registry(name: &'static str, domain: &Domain, path: &Path) -> Process {
+/// Starts docker-registry for a domain, with further settings.
+pub fn start_registry(
+    name: &'static str,
+    domain: &Domain,
+    path: &Path,
+    settings: &'static str,
+) -> Process {
+    if !settings.is_empty() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let ca = ca.self_signed(&key).unwrap().pem();
+        fs::write(path.join("ca.pem"), ca).unwrap();
+    }
     let (registry, port) = (domain.registry(), domain.registry_port);
     let yaml = format!(
         "version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {}/{name}}}, delete: {{enabled: true}}}}\n\
-         http: {{addr: \"{registry}\", secret: not-a-secret}}\n",
+         http: {{addr: \"{registry}\", secret: not-a-secret}}\n{settings}",
         path.display()
     );
     let file = path.join(format!("{name}.yml"));

@@ -231,7 +231,7 @@ fn is_unread_there(shape: &str) -> bool {
 #[test]
 fn a_manifest_that_docker_registry_takes_is_taken() {
     let fixture = RegistriesFixture::of_stores();
-    let _registry = start_registry("registry-ci", &fixture.ci, fixture.path());
+    let _registry = start_registry("registry-ci", &fixture.ci, fixture.path(), "");
     let Domain { user, password, .. } = &fixture.ci;
     let [theirs, ours] = [
         format!("http://{}", fixture.ci.registry()),

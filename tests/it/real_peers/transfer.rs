@@ -168,16 +168,17 @@ impl RegistriesFixture {
     }
 }
 
-/// Where an answer's `Location` leads, which is relative to the request's URL.
+/// Where an answer's `Location` leads: to the host and port that were asked.
 pub fn location(domain: &Domain, head: &str) -> String {
-    let path = head.lines().find_map(|line| {
+    let url = head.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
         name.eq_ignore_ascii_case("location")
             .then_some(value.trim())
     });
-    let path = path.unwrap_or_else(|| panic!("no Location: {head}"));
-    assert!(path.starts_with("/v2/"), "{path}");
-    format!("https://{}{path}", domain.by_name())
+    let url = url.unwrap_or_else(|| panic!("no Location: {head}"));
+    let here = format!("https://{}/v2/", domain.by_name());
+    assert!(url.starts_with(&here), "{url}");
+    url.to_owned()
 }
 
 /// `url` with a further query parameter.

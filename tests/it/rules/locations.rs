@@ -1,7 +1,8 @@
-//! Rule 5: what points at the upstream comes back as a path on our side, what points elsewhere
-//! stays.
+//! Rule 5: what points at the upstream comes back as a URL on our side, what points elsewhere stays.
 
-use crate::harness::{Head, Http2, ProxiedPair, bound, json, no_body, request, request2};
+use crate::harness::{
+    Domain, Head, Http2, ProxiedPair, Setup, bound, json, no_body, request, request2, url,
+};
 
 const UPLOADS: &str = "/v2/a/blobs/uploads/";
 const BLOB: &str =
@@ -26,7 +27,7 @@ async fn redirected(between: &mut ProxiedPair, location: &str) -> Head {
 }
 
 #[tokio::test]
-async fn locations_of_the_registry_become_paths() {
+async fn locations_of_the_registry_become_urls_of_the_request() {
     let mut between = ProxiedPair::new().await;
     let upstream = between.upstream.url();
     let here = "/v2/a/blobs/uploads/1?_state=x%2Fy==&z";
@@ -46,7 +47,7 @@ async fn locations_of_the_registry_become_paths() {
         assert_eq!(head.status(), 202, "{location}");
         assert_eq!(
             head.get("location"),
-            Some(bound(here).as_str()),
+            Some(url(&bound(here)).as_str()),
             "{location}"
         );
     }
@@ -65,7 +66,7 @@ async fn a_repository_name_may_contain_blobs_uploads() {
     let (head, _) = between.answered(answer).await;
     assert_eq!(head.status(), 202);
     let location = head.get("location").unwrap();
-    assert_eq!(location, bound(&session));
+    assert_eq!(location, url(&bound(&session)));
     let asked = between.passed(request("GET", location, "")).await;
     assert_eq!(asked.first, format!("GET {session} HTTP/1.1"));
 }
@@ -84,7 +85,7 @@ async fn locations_lose_the_base_path_of_the_upstream() {
         let head = accepted(&mut between, &location).await;
         assert_eq!(
             head.get("location"),
-            Some(bound("/v2/a/blobs/uploads/1?s").as_str()),
+            Some(url(&bound("/v2/a/blobs/uploads/1?s")).as_str()),
             "{location}"
         );
     }
@@ -128,12 +129,12 @@ async fn a_network_path_to_another_host_is_no_path_of_ours() {
 }
 
 #[tokio::test]
-async fn a_redirect_of_the_registry_to_itself_becomes_a_path() {
+async fn a_redirect_of_the_registry_to_another_call_is_left_to_the_client() {
     let mut between = ProxiedPair::new().await;
-    let location = format!("{}/v2/b/x", between.upstream.url());
+    let location = format!("{}/v2/b/manifests/v1?x", between.upstream.url());
     assert_eq!(
         redirected(&mut between, &location).await.get("location"),
-        Some("/v2/b/x")
+        Some(url("/v2/b/manifests/v1?x").as_str())
     );
 }
 
@@ -215,6 +216,50 @@ async fn locations_are_rewritten_over_http2() {
     let (head, _) = answer.await.unwrap().unwrap();
     assert_eq!(
         head.headers.get("location").unwrap(),
-        &bound("/v2/a/blobs/uploads/1?_state=x")
+        &url(&bound("/v2/a/blobs/uploads/1?_state=x"))
     );
+}
+
+#[tokio::test]
+async fn a_location_has_the_host_and_port_that_the_client_named() {
+    let store = Domain::store("ci.test", "ci");
+    let gateway = Setup::new().domain(store).start().await;
+    let mut between = ProxiedPair::new().await;
+    for host in ["ci.test", "ci.test:8443", "CI.Test:443"] {
+        let start = request("POST", UPLOADS, "Content-Length: 0\r\n").replacen("ci.test", host, 1);
+        between.forwarded(&start).await;
+        let answer =
+            "HTTP/1.1 202 Accepted\r\nLocation: /v2/a/blobs/uploads/1\r\nContent-Length: 0\r\n\r\n";
+        let (head, _) = between.answered(answer).await;
+        let path = bound("/v2/a/blobs/uploads/1");
+        assert_eq!(
+            head.get("location"),
+            Some(format!("https://{host}{path}").as_str())
+        );
+        let mut client = gateway.client().await;
+        client.send(&start).await;
+        let (head, _) = client.answer().await;
+        let session = head.get("location").unwrap();
+        let here = format!("https://{host}{UPLOADS}");
+        assert!(session.starts_with(&here), "{session}");
+    }
+}
+
+#[tokio::test]
+async fn a_front_that_changes_the_host_can_have_paths() {
+    let relative = "locations = \"relative\"";
+    let mut between = ProxiedPair::with(|domain| domain.upstream(relative)).await;
+    let session = format!("{}{UPLOADS}1?_state=x", between.upstream.url());
+    let head = accepted(&mut between, &session).await;
+    let path = bound("/v2/a/blobs/uploads/1?_state=x");
+    assert_eq!(head.get("location"), Some(path.as_str()));
+    let store = format!("directory = \"ci\"\n{relative}");
+    let store = Domain::new("ci.test", "").upstream(&store);
+    let gateway = Setup::new().domain(store).start().await;
+    let mut client = gateway.client().await;
+    client
+        .send(request("POST", UPLOADS, "Content-Length: 0\r\n"))
+        .await;
+    let (head, _) = client.answer().await;
+    assert!(head.get("location").unwrap().starts_with(UPLOADS));
 }

@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use crate::harness::{Head, ProxiedPair, RawPeer, Upstream, json, request};
+use crate::harness::{Head, ProxiedPair, RawPeer, Upstream, json, request, url};
 
 const BLOB: &str =
     "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -245,13 +245,14 @@ async fn a_cut_response_of_the_storage_is_cut_for_the_client() {
 }
 
 #[tokio::test]
-async fn a_redirect_within_the_registry_is_left_to_the_client() {
+async fn a_redirect_to_another_repository_is_left_to_the_client() {
     let (mut between, _storage) = following().await;
     between.forwarded(request("GET", BLOB, "")).await;
-    let (head, _) = between.answered(redirect("/v2/b/blobs/x?y")).await;
+    let other = BLOB.replacen("/a/", "/b/", 1) + "?y";
+    let (head, _) = between.answered(redirect(&other)).await;
     assert_eq!(
         (head.status(), head.get("location")),
-        (307, Some("/v2/b/blobs/x?y"))
+        (307, Some(url(&other).as_str()))
     );
 }
 

@@ -3,7 +3,7 @@
 use rcgen::{CertificateParams, KeyPair};
 
 use crate::harness::{Domain, Gateway, ProxiedPair, Setup, Upstream, basic, bound, json, request};
-use crate::harness::{RawPeer, tls_server};
+use crate::harness::{RawPeer, tls_server, url};
 
 #[tokio::test]
 async fn the_clients_credentials_are_taken_off() {
@@ -66,7 +66,7 @@ async fn an_upstreams_401_to_the_clients_own_credentials_comes_with_our_challeng
     let mut between = ProxiedPair::with(|domain| domain.upstream("authorization = \"pass\"")).await;
     between.forwarded(request("GET", "/v2/", "")).await;
     let (head, body) = between
-        .answered("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://inside/\"\r\nContent-Length: 2\r\n\r\n{}")
+        .answered("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"inside\"\r\nContent-Length: 2\r\n\r\n{}")
         .await;
     assert_eq!(head.status(), 401);
     assert_eq!(head.all("www-authenticate"), ["Basic realm=\"ci.test\""]);
@@ -125,7 +125,7 @@ async fn an_https_upstream_is_verified_by_its_own_roots() {
 }
 
 #[tokio::test]
-async fn locations_of_an_https_upstream_become_paths() {
+async fn locations_of_an_https_upstream_become_ours() {
     let (upstream, own) = (Upstream::new().await, made());
     let (gateway, _directory) = before_https(&upstream, &own).await;
     let mut client = gateway.client().await;
@@ -152,7 +152,7 @@ async fn locations_of_an_https_upstream_become_paths() {
         .await;
     assert_eq!(
         client.answer().await.0.get("location"),
-        Some(bound("/v2/a/blobs/uploads/1").as_str())
+        Some(url(&bound("/v2/a/blobs/uploads/1")).as_str())
     );
 }
 

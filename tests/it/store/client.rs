@@ -140,6 +140,12 @@ impl Client {
         }
         let body = Full::new(body.into());
         let host = &self.endpoint.host;
+        // A `Location` is a URL of the host that was asked.
+        let here = target.strip_prefix("https://");
+        let target = here.map_or(target, |rest| {
+            let path = rest.strip_prefix(host.as_str());
+            path.unwrap_or_else(|| panic!("not at {host}: {target}"))
+        });
         let answer = match self.connection.as_mut().unwrap() {
             Connection::Http1(send) => {
                 send.send_request(request.uri(target).header("host", host).body(body)?)

@@ -195,7 +195,7 @@ impl Disk {
     /// Where the bytes of an upload lie. The name that its owner gets ends with a tag.
     pub fn upload(&self, location: &str) -> PathBuf {
         let (repository, id) = location
-            .strip_prefix("/v2/")
+            .strip_prefix("https://ci.test/v2/")
             .and_then(|path| path.split_once("/blobs/uploads/"))
             .unwrap();
         let (id, _) = id.split_once('~').unwrap();

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::fixture::StoreFixture;
 use super::image::{INDEX, Image, MANIFEST, bytes, descriptor, index, referrer, sha256, sha512};
-use crate::harness::{Domain, request};
+use crate::harness::{Domain, request, url};
 
 #[tokio::test]
 async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
@@ -22,7 +22,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
                 .is(201);
             assert_eq!(
                 answer.header("location"),
-                format!("/v2/{name}/manifests/{digest}")
+                url(&format!("/v2/{name}/manifests/{digest}"))
             );
             assert_eq!(answer.header("docker-content-digest"), digest);
             assert!(

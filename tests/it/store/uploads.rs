@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use super::client::Client;
 use super::fixture::{DAY, Disk, StoreFixture, age};
 use super::image::{bytes, sha256, sha512};
-use crate::harness::{bound, promptly, request, seconds};
+use crate::harness::{bound, promptly, request, seconds, url};
 
 /// Asserts that a blob is there with the right bytes.
 async fn holds(client: &mut Client, repository: &str, blob: &[u8]) {
@@ -48,7 +48,7 @@ async fn a_blob_is_pushed_at_once_or_in_a_session() {
             .is(201);
         assert_eq!(
             answer.header("location"),
-            format!("/v2/{name}/blobs/{digest}")
+            url(&format!("/v2/{name}/blobs/{digest}"))
         );
         assert_eq!(answer.header("docker-content-digest"), digest);
         assert_eq!(
@@ -67,7 +67,10 @@ async fn a_blob_is_pushed_at_once_or_in_a_session() {
         );
         let session = answer.header("location").to_owned();
         let id = answer.header("docker-upload-uuid");
-        assert_eq!(session, bound(&format!("/v2/{name}/blobs/uploads/{id}")));
+        assert_eq!(
+            session,
+            url(&bound(&format!("/v2/{name}/blobs/uploads/{id}")))
+        );
         let other = bytes(2, 70_000);
         let target = format!("{session}?digest={}", sha256(&other));
         let answer = client
@@ -76,7 +79,7 @@ async fn a_blob_is_pushed_at_once_or_in_a_session() {
             .is(201);
         assert_eq!(
             answer.header("location"),
-            format!("/v2/{name}/blobs/{}", sha256(&other))
+            url(&format!("/v2/{name}/blobs/{}", sha256(&other)))
         );
         holds(&mut client, name, &other).await;
         client
@@ -429,7 +432,7 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
     let answer = client.ask("POST", &target).await.is(201);
     assert_eq!(
         answer.header("location"),
-        format!("/v2/other/app/blobs/{digest}")
+        url(&format!("/v2/other/app/blobs/{digest}"))
     );
     assert_eq!(answer.header("docker-content-digest"), digest);
     holds(&mut client, "other/app", &blob).await;
@@ -468,7 +471,7 @@ async fn a_blob_is_mounted_from_a_repository_that_has_it() {
             .await;
         let session = answer.is(202).header("location").to_owned();
         assert!(
-            session.starts_with("/v2/third/app/blobs/uploads/"),
+            session.starts_with(&url("/v2/third/app/blobs/uploads/")),
             "{session}"
         );
         client.get(&session).await.is(204);

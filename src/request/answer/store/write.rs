@@ -4,7 +4,7 @@ use http::header::HeaderName;
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use super::{Answered, ResponseBody, StoreRequest, conditions, empty, finish, value};
+use super::{Answered, ResponseBody, StoreRequest, conditions, empty, finish, origin, value};
 use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -53,7 +53,7 @@ pub(super) async fn start(
         let _ = request.store.cancel_upload(session).await;
         return Err(request.rejection(error));
     }
-    Ok(created(name, digest))
+    Ok(created(request, name, digest))
 }
 
 /// Mounts a blob of another repository, or opens an upload session if that does not have it.
@@ -74,7 +74,7 @@ pub(super) async fn mount(
         None => false,
     };
     if mounted {
-        Ok(created(name, digest))
+        Ok(created(request, name, digest))
     } else {
         start(request, name, None, RequestBody::empty()).await
     }
@@ -109,7 +109,7 @@ pub(super) async fn commit(
     let chunk = upload_chunk(request, body)?;
     let committed = request.store.commit(session, digest, chunk).await;
     committed.map_err(|error| upload_rejection(request, session, error))?;
-    Ok(created(session.repository, digest))
+    Ok(created(request, session.repository, digest))
 }
 
 /// The body with its place in the upload. An empty one fits anywhere.
@@ -140,18 +140,19 @@ fn upload_rejection(
     };
     request
         .rejection(error)
-        .with_upload_progress(value(path(request, session)), received(at))
+        .with_upload_progress(value(location(request, session)), received(at))
 }
 
-/// The path of the session, with its id bound to the owner.
-fn path(request: &StoreRequest<'_>, session: UploadKey<'_>) -> String {
+/// The location of the session, with its id bound to the owner.
+fn location(request: &StoreRequest<'_>, session: UploadKey<'_>) -> String {
     let UploadKey { repository, id } = session;
     let bound = request
         .route
         .session_owner()
         .and_then(|owner| owner.bind(repository, id));
     let id = bound.as_ref().unwrap_or(id);
-    format!("/v2/{repository}/blobs/uploads/{id}")
+    let origin = request.origin();
+    format!("{origin}/v2/{repository}/blobs/uploads/{id}")
 }
 
 /// The range of the received bytes. An empty one is written as `0-0`, which all clients expect.
@@ -168,19 +169,24 @@ fn progress(
 ) -> Response<ResponseBody> {
     let mut response = empty(status);
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, value(path(request, session)));
+    headers.insert(header::LOCATION, value(location(request, session)));
     headers.insert(header::RANGE, received(length));
     headers.insert(UPLOAD_UUID, value(session.id.as_str()));
     response
 }
 
 /// 201 with the location of a complete blob.
-fn created(name: &RepositoryName, digest: &Digest) -> Response<ResponseBody> {
+fn created(
+    request: &StoreRequest<'_>,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Response<ResponseBody> {
+    let origin = request.origin();
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(
         header::LOCATION,
-        value(format!("/v2/{name}/blobs/{digest}")),
+        value(format!("{origin}/v2/{name}/blobs/{digest}")),
     );
     headers.insert(CONTENT_DIGEST, value(digest.as_str()));
     response
@@ -229,7 +235,10 @@ pub(in crate::request::answer) async fn write_manifest(
     if let Some(wrong) = &outcome.wrong_size {
         warn_of_size(cx, repository, &outcome.digest, wrong);
     }
-    Ok(finish(cx, manifest_created(repository, tags, &outcome)))
+    let origin = origin(to.route, &cx.parts.headers, &cx.parts.uri);
+    let location = format!("{origin}/v2/{repository}/manifests/{}", outcome.digest);
+    let created = manifest_created(value(location), tags, &outcome);
+    Ok(finish(cx, created))
 }
 
 fn warn_of_size(
@@ -272,16 +281,13 @@ fn rejection(error: StoreError, obligations: Vec<TagObligation>) -> Rejection {
 
 /// 201 for a stored manifest.
 fn manifest_created(
-    name: &RepositoryName,
+    location: HeaderValue,
     tags: &[Tag],
     outcome: &PutOutcome,
 ) -> Response<ResponseBody> {
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
-    headers.insert(
-        header::LOCATION,
-        value(format!("/v2/{name}/manifests/{}", outcome.digest)),
-    );
+    headers.insert(header::LOCATION, location);
     headers.insert(CONTENT_DIGEST, value(outcome.digest.as_str()));
     if let Some(subject) = &outcome.subject {
         headers.insert(SUBJECT, value(subject.as_str()));

@@ -1,0 +1,42 @@
+//! What a 401 of the upstream means: whose credentials it refuses, and whether it would accept any.
+
+use http::{HeaderMap, StatusCode, header};
+
+use crate::config::vhost::UpstreamAuthorization;
+use crate::registry::challenge;
+use crate::request::rejection::{Rejection, UpstreamLoginError};
+use crate::request::route::Route;
+
+/// Checks that an answer is not the refusal of a login that its client can do nothing about.
+pub(super) fn check(
+    route: &Route,
+    status: StatusCode,
+    headers: &HeaderMap,
+) -> Result<(), Rejection> {
+    if status != StatusCode::UNAUTHORIZED {
+        return Ok(());
+    }
+    let Some(upstream) = route.site().host.registry.upstream() else {
+        return Ok(());
+    };
+    let challenges = || headers.get_all(header::WWW_AUTHENTICATE).iter();
+    let offers = |scheme| {
+        let mut challenges = challenges().filter_map(|value| value.to_str().ok());
+        challenges.any(|value| challenge::offers(value, scheme))
+    };
+    let wants_tokens = offers("bearer") && !offers("basic");
+    let refused = match &upstream.authorization {
+        UpstreamAuthorization::Strip if wants_tokens => UpstreamLoginError::WantsTokens,
+        UpstreamAuthorization::Strip => UpstreamLoginError::NoCredentials,
+        UpstreamAuthorization::Basic { .. } if wants_tokens => {
+            UpstreamLoginError::WantsTokensNotOwn
+        }
+        UpstreamAuthorization::Basic { .. } => UpstreamLoginError::OwnRefused,
+        // Who has not logged in may do so; after that, no other password would help.
+        UpstreamAuthorization::Pass if wants_tokens && route.principal().user.is_some() => {
+            UpstreamLoginError::WantsTokensNotClients
+        }
+        UpstreamAuthorization::Pass => return Ok(()),
+    };
+    Err(Rejection::upstream_unauthorized(refused))
+}

@@ -1,0 +1,92 @@
+//! Rejections because of what an upstream responded: the client cannot use it, and can do nothing
+//! about it.
+
+use http::StatusCode;
+
+use super::Rejection;
+use crate::registry::error_code::ErrorCode;
+
+/// The upstream refused a login, and no other login of the client would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UpstreamLoginError {
+    #[error(
+        "the upstream registry refused this proxy's own credentials: \
+         its administrator has to set [upstream] username and password"
+    )]
+    NoCredentials,
+    #[error(
+        "the upstream registry refused the username and password in [upstream]: \
+         its administrator has to correct them"
+    )]
+    OwnRefused,
+    #[error(
+        "this registry wants tokens, which moorgate cannot fetch; if it accepts passwords as well, \
+         its administrator has to set [upstream] username and password"
+    )]
+    WantsTokens,
+    #[error(
+        "this registry wants tokens, which moorgate cannot fetch; \
+         it did not accept the username and password in [upstream]"
+    )]
+    WantsTokensNotOwn,
+    #[error(
+        "this registry wants tokens, which moorgate cannot fetch; \
+         it did not accept the password of this user"
+    )]
+    WantsTokensNotClients,
+}
+
+/// The upstream sent a response that no client can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum UnusableResponse {
+    #[error("the upstream registry sent a Location that is not valid")]
+    BadLocation,
+    #[error(
+        "the upstream registry gave an upload address of {0} characters, which is too long to be \
+         passed on"
+    )]
+    LongLocation(usize),
+    #[error("the upstream registry redirects this request to an address outside the protocol")]
+    UnusableRedirect,
+    #[error("the upstream registry or its storage redirects too often")]
+    TooManyRedirects,
+    #[error("the storage of the upstream registry refused the address that the registry gave")]
+    StorageUnauthorized,
+}
+
+impl Rejection {
+    /// The upstream refused a login that is not the client's, or that no client can have.
+    pub(crate) fn upstream_unauthorized(error: UpstreamLoginError) -> Self {
+        Self::bad_gateway(error)
+    }
+
+    /// The upstream sent a `Location` that must not reach a client.
+    pub(crate) fn upstream_bad_location() -> Self {
+        Self::bad_gateway(UnusableResponse::BadLocation)
+    }
+
+    /// The upstream sent an address of so many characters, for which no target has room.
+    pub(crate) fn upstream_long_location(length: usize) -> Self {
+        Self::bad_gateway(UnusableResponse::LongLocation(length))
+    }
+
+    /// The upstream redirects a request that moorgate cannot send again.
+    pub(crate) fn upstream_unusable_redirect() -> Self {
+        Self::bad_gateway(UnusableResponse::UnusableRedirect)
+    }
+
+    /// The upstream redirected more often than moorgate follows.
+    pub(crate) fn too_many_redirects() -> Self {
+        Self::bad_gateway(UnusableResponse::TooManyRedirects)
+    }
+
+    /// The storage asks for credentials, which nobody has.
+    pub(crate) fn storage_unauthorized() -> Self {
+        Self::bad_gateway(UnusableResponse::StorageUnauthorized)
+    }
+
+    fn bad_gateway(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        let message = error.to_string();
+        Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message).caused_by(error)
+    }
+}
