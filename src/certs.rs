@@ -7,12 +7,14 @@ pub(crate) mod chain;
 pub(crate) mod challenge;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod library_error;
 pub(crate) mod names;
 pub(crate) mod orders;
 pub(crate) mod preflight;
 pub(crate) mod renewal;
 pub(crate) mod roots;
 pub(crate) mod served;
+mod settings_digest;
 pub(crate) mod state;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -10,7 +10,7 @@ macro_rules! retry_bad_nonce {
             let result = $request.await;
             let is_refused = result
                 .as_ref()
-                .is_err_and(crate::certs::acme::error::is_bad_nonce);
+                .is_err_and(crate::certs::acme::problem::is_bad_nonce);
             if !is_refused || !retries.pause().await {
                 break result;
             }
@@ -78,10 +78,12 @@ pub(super) struct NewOrder<'a> {
 }
 
 /// The renewal information of a certificate (RFC 9773 §4.2).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RenewalInfo {
     pub(super) start: SystemTime,
     pub(super) end: SystemTime,
+    /// The URL of a page that explains the window.
+    pub(super) explanation: Option<String>,
     /// When to fetch it again, if the CA says so.
     pub(super) retry_at: Option<SystemTime>,
 }
@@ -253,6 +255,7 @@ impl AcmeSession {
             Ok((info, _)) => Ok(Some(RenewalInfo {
                 start: info.suggested_window.start.into(),
                 end: info.suggested_window.end.into(),
+                explanation: info.explanation_url.filter(|url| is_web_page(url)),
                 retry_at: self.transport.last_response().retry_after,
             })),
             Err(instant_acme::Error::Unsupported(_)) => Ok(None),
@@ -314,6 +317,13 @@ fn builder(transport: &Arc<Transport>) -> AccountBuilder {
     instant_acme::Account::builder_with_http(Box::new(AcmeHttpClient(transport.clone())))
 }
 
+/// Whether a text is a URL that may be shown to people: short, and without control characters.
+fn is_web_page(url: &str) -> bool {
+    let parsed = url.parse::<http::Uri>().ok();
+    let scheme = parsed.as_ref().and_then(http::Uri::scheme_str);
+    matches!(scheme, Some("https" | "http")) && url.len() <= MAX_EXPLANATION_BYTES
+}
+
 fn identifier(name: &CertifiedName) -> Identifier {
     match name.base().ip() {
         Some(address) => Identifier::Ip(address),
@@ -332,5 +342,6 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
     pem
 }
 
+const MAX_EXPLANATION_BYTES: usize = 500;
 /// The start of the library's error for an order that comes back without `replaces`.
 const REPLACES_NOT_ECHOED: &str = "replaces field mismatch";

@@ -16,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::certs::library_error;
 use crate::state_file::{Access, atomic_write};
 
 /// All responses of this process, and of others on the same directory.
@@ -54,7 +55,7 @@ pub enum ChallengeResponseError {
     /// The name is not valid in a certificate, or there is no randomness.
     #[error("the certificate of the challenge cannot be created: {0}")]
     Certificate(#[from] rcgen::Error),
-    #[error("the key of the challenge cannot be used: {0}")]
+    #[error("the key of the challenge cannot be used: {}", library_error::tls(.0))]
     Key(#[from] rustls::Error),
     #[error("the response to the challenge cannot be written: {0}")]
     Write(#[from] io::Error),

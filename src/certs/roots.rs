@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
+
+use crate::certs::library_error::pem_fault;
 
 /// Why roots cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +36,24 @@ pub(crate) fn of_file(path: &Path) -> Result<RootCertStore, RootsError> {
     };
     let mut store = RootCertStore::empty();
     for certificate in
-        CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?
+        CertificateDer::pem_file_iter(path).map_err(|error| unusable(pem_reason(&error)))?
     {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        let certificate = certificate.map_err(|error| unusable(pem_reason(&error)))?;
         store
             .add(certificate)
-            .map_err(|error| unusable(error.to_string()))?;
+            .map_err(|_| unusable("a certificate in it is not valid X.509".to_owned()))?;
     }
     if store.is_empty() {
         Err(unusable("it holds no certificate".to_owned()))
     } else {
         Ok(store)
+    }
+}
+
+fn pem_reason(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => format!("it cannot be read: {error}"),
+        other => format!("it is not valid PEM: {}", pem_fault(other)),
     }
 }
 
@@ -73,6 +82,11 @@ mod tests {
             "the roots file {} cannot be used: ",
             path.display()
         )));
+        assert!(
+            said().ends_with("it cannot be read: No such file or directory (os error 2)"),
+            "{}",
+            said()
+        );
         std::fs::write(&path, "nothing").expect("written");
         assert!(said().ends_with("it holds no certificate"), "{}", said());
         let pem = pair(&["a.example.com"]).certificate;
@@ -83,6 +97,16 @@ mod tests {
             format!("{pem}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
         )
         .expect("written");
-        said();
+        assert!(
+            said().ends_with("a certificate in it is not valid X.509"),
+            "{}",
+            said()
+        );
+        std::fs::write(&path, &pem[..pem.len() / 2]).expect("written");
+        assert!(
+            said().ends_with("it is not valid PEM: an END line is missing"),
+            "{}",
+            said()
+        );
     }
 }

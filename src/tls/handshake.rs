@@ -11,6 +11,7 @@ use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use super::resolver::{ALPN_ACME, ChallengeResolver, is_acme_challenge};
 use super::server_config::{ALPN_H2, ListenerConfig};
 use super::transport::TlsTransport;
+use crate::certs::library_error;
 use crate::registry::host::HostName;
 
 /// A TLS stream over a byte stream.
@@ -53,10 +54,10 @@ pub(crate) enum HandshakeError<IO> {
     #[error("no server name")]
     NoName,
     /// The client sent an alert, for instance because it does not trust the certificate.
-    #[error("the client sent an alert: {0:?}")]
+    #[error("the client sent the alert {}", library_error::alert_name(*.0))]
     ClientAlert(rustls::AlertDescription),
     /// The bytes are not TLS, or there is no common version or parameter.
-    #[error("{0}")]
+    #[error("{}", library_error::tls_of_client(.0))]
     Protocol(rustls::Error),
     /// The connection ended or failed.
     #[error("{0}")]

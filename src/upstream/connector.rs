@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::transfer::TransferProgress;
+use crate::certs::library_error::described;
 use crate::certs::roots::{self, RootsError};
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::state_file::run_blocking;
@@ -82,7 +83,8 @@ impl Connector {
         let stream = match &self.tls {
             None => UpstreamStream::Plain(tcp),
             Some((tls, name)) => {
-                UpstreamStream::Tls(Box::new(tls.connect(name.clone(), tcp).await?))
+                let stream = tls.connect(name.clone(), tcp).await;
+                UpstreamStream::Tls(Box::new(stream.map_err(described)?))
             }
         };
         Ok(UpstreamIo {

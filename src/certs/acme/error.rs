@@ -3,10 +3,9 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use http::StatusCode;
-
-use super::problem::problem_type;
+use super::problem::{CaProblem, printable};
 use super::transport::{Transport, TransportError};
+use crate::certs::library_error::with_sources;
 use crate::certs::roots::RootsError;
 use crate::config::acme::ChallengeKind;
 
@@ -33,7 +32,7 @@ pub(in crate::certs) enum AcmeError {
     #[error("the CA does not know the account: {0}")]
     AccountGone(#[source] CaProblem),
     /// The stored key of the account cannot be read.
-    #[error("the key of the account is damaged")]
+    #[error("the key of the account is damaged; another account is registered")]
     AccountKey,
     #[error("the CA does not know the order: {0}")]
     OrderGone(#[source] CaProblem),
@@ -42,7 +41,7 @@ pub(in crate::certs) enum AcmeError {
     ReplacesRefused(#[source] CaProblem),
     #[error("the CA does not accept a replacement: the CA knows no renewal information")]
     ReplacesUnsupported,
-    #[error("the CA has no profile \"{wanted}\"; it has {}", Quoted(.offered))]
+    #[error("the CA has no profile \"{wanted}\": set `profile` to one that it has, {}", Quoted(.offered))]
     NoProfile {
         wanted: String,
         offered: Vec<String>,
@@ -54,16 +53,16 @@ pub(in crate::certs) enum AcmeError {
     #[error("the CA refuses: {0}")]
     Refused(#[source] CaProblem),
     /// Neither the order nor its authorizations say why.
-    #[error("the CA refuses: the order has become invalid")]
+    #[error("the CA refuses: the order has become invalid, and it does not say why")]
     OrderInvalid,
     /// The order has ended without a certificate, and this is why.
     #[error("{0}")]
     OrderFailed(#[source] Box<AcmeError>),
     /// The CA has not finished the order in time. The order stays.
-    #[error("the CA has not finished the order yet")]
+    #[error("the CA has not finished the order yet; the order stays and is looked at again")]
     NotFinished { until: Option<SystemTime> },
     /// The CA does not keep to the protocol.
-    #[error("the CA's answer cannot be used: {0}")]
+    #[error("the CA's answer cannot be used: {}", response_fault(.0))]
     InvalidResponse(#[source] instant_acme::Error),
     #[error("the CA's answer cannot be used: an order without a URL")]
     NoOrderUrl,
@@ -91,11 +90,6 @@ impl CountedRequestError {
     }
 }
 
-/// A problem document of a CA (RFC 8555 §6.7), or the status of an answer without one. It is
-/// displayed with its type, and with what it says of single names (RFC 8555 §6.7.1).
-#[derive(Clone, Debug)]
-pub(in crate::certs) struct CaProblem(instant_acme::Problem);
-
 /// A name that the CA could not validate, and why.
 #[derive(Clone, Debug)]
 pub(in crate::certs) struct FailedAuthorization {
@@ -107,44 +101,6 @@ pub(in crate::certs) struct FailedAuthorization {
 
 /// Words in quotation marks, with commas between them.
 pub(in crate::certs) struct Quoted<'a>(pub(in crate::certs) &'a [String]);
-
-impl CaProblem {
-    fn from_status(status: StatusCode) -> Self {
-        Self(instant_acme::Problem {
-            r#type: None,
-            detail: Some(format!("HTTP {status}")),
-            status: Some(status.as_u16()),
-            subproblems: Vec::new(),
-        })
-    }
-
-    /// The type without the namespace of ACME; empty where it has none.
-    fn kind(&self) -> &str {
-        problem_type(&self.0).unwrap_or_default()
-    }
-}
-
-impl From<&instant_acme::Problem> for CaProblem {
-    fn from(problem: &instant_acme::Problem) -> Self {
-        Self(problem.clone())
-    }
-}
-
-impl std::error::Error for CaProblem {}
-
-impl fmt::Display for CaProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(problem) = self;
-        f.write_str(problem.detail.as_deref().unwrap_or("no reason given"))?;
-        for sub in &problem.subproblems {
-            write!(f, "; {sub}")?;
-        }
-        match problem_type(problem) {
-            Some(kind) => write!(f, " ({kind})"),
-            None => Ok(()),
-        }
-    }
-}
 
 impl fmt::Display for FailedAuthorization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -266,35 +222,161 @@ impl AcmeError {
     }
 }
 
-/// Whether only the nonce was refused: the CA has done nothing, and the same request may be repeated
-/// (RFC 8555 §6.5).
-pub(super) fn is_bad_nonce(error: &instant_acme::Error) -> bool {
-    is_of_kind(error, "badNonce")
-}
-
-/// Whether the order cannot be finalized in its present status (RFC 8555 §7.4).
-pub(super) fn is_not_ready(error: &instant_acme::Error) -> bool {
-    is_of_kind(error, "orderNotReady")
-}
-
-fn is_of_kind(error: &instant_acme::Error, wanted: &str) -> bool {
-    matches!(error, instant_acme::Error::Api(problem) if problem_type(problem) == Some(wanted))
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
+/// Why an answer is not one of an ACME server.
+fn response_fault(error: &instant_acme::Error) -> String {
+    match error {
+        instant_acme::Error::Json(_) => {
+            "it is not the JSON that RFC 8555 demands: is `directory` the URL of an ACME directory?"
+                .to_owned()
         }
-        source = cause.source();
+        instant_acme::Error::Api(problem) => CaProblem::from(problem).to_string(),
+        instant_acme::Error::Http(_) | instant_acme::Error::InvalidUri(_) => {
+            "it contains a URL that is not valid".to_owned()
+        }
+        instant_acme::Error::Crypto | instant_acme::Error::KeyRejected => {
+            "the key of the account cannot sign".to_owned()
+        }
+        instant_acme::Error::Unsupported(feature) => format!("the CA has no {feature}"),
+        instant_acme::Error::Str(reason) => (*reason).to_owned(),
+        instant_acme::Error::Other(error) => printable(&with_sources(&**error)),
+        // Nothing here waits by the library.
+        _ => "it came too late".to_owned(),
     }
-    text
 }
 
 pub(in crate::certs) fn join(all: &[impl fmt::Display], separator: &str) -> String {
     let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
     texts.join(separator)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use http::StatusCode;
+
+    use super::super::connection::ExchangeError;
+    use super::super::problem::ERROR_NAMESPACE;
+    use super::*;
+    use crate::certs::library_error;
+
+    fn problem(document: &str) -> instant_acme::Problem {
+        serde_json::from_str(document).expect("a problem")
+    }
+
+    fn refused(kind: &str, detail: &str) -> AcmeError {
+        let problem = problem(&format!(
+            r#"{{"type": "{ERROR_NAMESPACE}{kind}", "detail": "{detail}"}}"#
+        ));
+        AcmeError::from_problem(&problem, None)
+    }
+
+    fn library(error: impl Into<instant_acme::Error>) -> AcmeError {
+        AcmeError::InvalidResponse(error.into())
+    }
+
+    #[test]
+    fn every_error_is_a_sentence_with_its_cause() {
+        let unknown = rustls::Error::from(rustls::CertificateError::UnknownIssuer);
+        let host = || "ca.example".to_owned();
+        let not_json = serde_json::from_str::<u8>("<html>").expect_err("no JSON");
+        let failed = FailedAuthorization {
+            name: "a.example".to_owned(),
+            kind: Some(ChallengeKind::Http01),
+            problem: (&problem(
+                r#"{"type": "urn:ietf:params:acme:error:connection", "detail": "timeout"}"#,
+            ))
+                .into(),
+        };
+        let other = FailedAuthorization {
+            kind: None,
+            ..failed.clone()
+        };
+        let all = [
+            RootsError::NoSystemRoots.into(),
+            AcmeError::Unreachable(TransportError::Connect {
+                host: host(),
+                source: library_error::described(io::Error::other(unknown)),
+            }),
+            AcmeError::Unreachable(TransportError::TimedOut(host())),
+            AcmeError::Unreachable(TransportError::Broken {
+                host: host(),
+                source: ExchangeError::TooLarge(StatusCode::OK),
+            }),
+            AcmeError::Unreachable(TransportError::Address("ftp://x".to_owned())),
+            refused("rateLimited", "too many new orders"),
+            refused("serverInternal", "down"),
+            refused("badNonce", "JWS has an invalid anti-replay nonce"),
+            refused("accountDoesNotExist", "no such account"),
+            AcmeError::AccountKey,
+            refused("malformed", "no such order").into_missing_order(),
+            refused("malformed", "no").into_refused_replacement(true),
+            AcmeError::ReplacesUnsupported,
+            AcmeError::NoProfile {
+                wanted: "shortlifed".to_owned(),
+                offered: vec!["classic".to_owned(), "shortlived".to_owned()],
+            },
+            AcmeError::NotAuthorized(vec![failed, other]),
+            refused("caa", "CAA record for a.example prevents issuance"),
+            refused("externalAccountRequired", "no binding"),
+            refused("invalidContact", "no such domain"),
+            refused("rejectedIdentifier", "not a.example"),
+            refused("x", "\\u001b[31mred\\u0007"),
+            refused("malformed", ""),
+            AcmeError::from_problem(
+                &problem(
+                    r#"{"detail": "no", "subproblems": [{"detail": "bad", "identifier": {"type": "dns", "value": "b.example"}}]}"#,
+                ),
+                None,
+            ),
+            AcmeError::OrderInvalid,
+            AcmeError::OrderInvalid.ending_order(),
+            AcmeError::NotFinished { until: None },
+            library(not_json),
+            library(instant_acme::Error::Str("no order URL found")),
+            library(instant_acme::Error::Unsupported(
+                "ACME renewal information (ARI)",
+            )),
+            library(instant_acme::Error::KeyRejected),
+            AcmeError::NoOrderUrl,
+            AcmeError::ChallengeGone {
+                kind: ChallengeKind::Http01,
+                name: "a.example".to_owned(),
+            },
+        ];
+        let texts = all.map(|error| error.to_string()).join("\n");
+        insta::assert_snapshot!(texts, @r#"
+        this system has no root certificates: install ca-certificates, or set `roots`
+        ca.example cannot be reached: the server's certificate is from a CA that is not trusted here: name the file of that CA's certificate in `roots`
+        ca.example does not answer
+        no valid response from ca.example: the body of the response exceeds the limit (HTTP 200 OK)
+        the CA names the URL "ftp://x", which is not one of https
+        the CA's limit is reached: too many new orders (rateLimited)
+        the CA is unavailable: down (serverInternal)
+        the CA is unavailable: JWS has an invalid anti-replay nonce (badNonce); it has refused every nonce for a minute, and is asked again
+        the CA does not know the account: no such account (accountDoesNotExist)
+        the key of the account is damaged; another account is registered
+        the CA does not know the order: no such order (malformed)
+        the CA does not accept a replacement: no (malformed)
+        the CA does not accept a replacement: the CA knows no renewal information
+        the CA has no profile "shortlifed": set `profile` to one that it has, "classic", "shortlived"
+        a.example was not validated by http-01: timeout (connection); the CA must reach this server: check DNS, firewalls and port forwarding; a.example was not validated: timeout (connection); the CA must reach this server: check DNS, firewalls and port forwarding
+        the CA refuses: CAA record for a.example prevents issuance (caa); allow the CA in the CAA records of the domain
+        the CA refuses: no binding (externalAccountRequired); get a key from the CA, and set `eab_key_id` and `eab_hmac_key` in [[ca]]
+        the CA refuses: no such domain (invalidContact); correct the mail address in `acme`
+        the CA refuses: not a.example (rejectedIdentifier); this CA does not certify the name: take it out, or use another [[ca]]
+        the CA refuses:  [31mred  (x)
+        the CA refuses: no reason given (malformed)
+        the CA refuses: no; b.example: bad
+        the CA refuses: the order has become invalid, and it does not say why
+        the CA refuses: the order has become invalid, and it does not say why
+        the CA has not finished the order yet; the order stays and is looked at again
+        the CA's answer cannot be used: it is not the JSON that RFC 8555 demands: is `directory` the URL of an ACME directory?
+        the CA's answer cannot be used: no order URL found
+        the CA's answer cannot be used: the CA has no ACME renewal information (ARI)
+        the CA's answer cannot be used: the key of the account cannot sign
+        the CA's answer cannot be used: an order without a URL
+        the CA's answer cannot be used: no http-01 for a.example
+        "#);
+    }
 }

@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use instant_acme::{AuthorizationStatus, ChallengeType};
 use tokio::time::{Instant, sleep};
 
-use super::error::is_not_ready;
+use super::problem::is_not_ready;
 use super::transport::Transport;
 use super::{AcmeError, CountedRequestError, FailedAuthorization};
 use crate::config::acme::ChallengeKind;

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full};
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -24,7 +25,8 @@ use tokio_rustls::client::TlsStream;
 use super::connection::{ExchangeError, HttpConnection};
 use super::counting::LastPost;
 use super::dial::dial;
-use super::problem::problem_type;
+use super::problem::{no_reason, problem_type};
+use crate::certs::library_error::described;
 use crate::certs::roots::{self, RootsError};
 use crate::registry::link::links;
 
@@ -41,7 +43,7 @@ pub(in crate::certs) enum TransportError {
     #[error("no valid response from {host}: {source}")]
     Broken { host: String, source: ExchangeError },
     /// A URL that is not an absolute one with `https`.
-    #[error("the CA names the URL {0:?}, which cannot be used")]
+    #[error("the CA names the URL {0:?}, which is not one of https")]
     Address(String),
 }
 
@@ -207,7 +209,7 @@ impl Transport {
             let tcp = dial(&name, port).await?;
             tcp.set_nodelay(true)?;
             let name = ServerName::try_from(name).map_err(io::Error::other)?;
-            let stream = self.tls.connect(name, tcp).await?;
+            let stream = self.tls.connect(name, tcp).await.map_err(described)?;
             TlsConnection::new(stream).await.map_err(io::Error::other)
         };
         match timeout(CONNECT_TIMEOUT, connecting).await {
@@ -280,14 +282,33 @@ fn adapt_response(mut response: Response<Bytes>, is_get: bool) -> Response<Bytes
             .insert(RETRY_AFTER, HeaderValue::from_static(DEFAULT_RETRY_AFTER));
     }
     let refused = response.status().is_client_error() || response.status().is_server_error();
-    let is_problem = || serde_json::from_slice::<instant_acme::Problem>(response.body()).is_ok();
-    if refused && !is_problem() {
-        let status = response.status();
-        let problem =
-            serde_json::json!({ "status": status.as_u16(), "detail": format!("HTTP {status}") });
+    if refused {
+        let problem = complete_problem(response.status(), response.body());
         *response.body_mut() = Bytes::from(problem.to_string());
     }
     response
+}
+
+/// The problem document of a refusal (RFC 7807) with its status and a detail. Of a body that is none
+/// what can be read, and else that the CA has sent no reason.
+fn complete_problem(status: StatusCode, body: &[u8]) -> Value {
+    let is_problem = serde_json::from_slice::<instant_acme::Problem>(body).is_ok();
+    let given: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |key: &str| {
+        let text = given.get(key).and_then(Value::as_str);
+        text.filter(|text| !text.trim().is_empty())
+    };
+    let detail = text("detail")
+        .or_else(|| text("title"))
+        .map_or_else(|| no_reason(status), str::to_owned);
+    let mut problem = if is_problem {
+        given.clone()
+    } else {
+        json!({ "type": text("type") })
+    };
+    problem["detail"] = json!(detail);
+    problem["status"] = json!(status.as_u16());
+    problem
 }
 
 /// RFC 9110 §10.2.3: seconds, or a date in one of the three forms of §5.6.7. A date is by the clock of
@@ -353,9 +374,29 @@ mod tests {
             serde_json::from_slice(amended.body()).expect("a problem");
         assert_eq!(
             problem.detail.as_deref(),
-            Some("HTTP 503 Service Unavailable")
+            Some("HTTP 503 Service Unavailable without a reason")
         );
         assert_eq!(problem.status, Some(503));
+    }
+
+    #[test]
+    fn a_reason_is_found_in_what_is_almost_a_problem() {
+        let detail = |body: &str| {
+            let problem = complete_problem(StatusCode::BAD_REQUEST, body.as_bytes());
+            let read: instant_acme::Problem = serde_json::from_value(problem).expect("a problem");
+            assert_eq!(read.status, Some(400));
+            read.detail.expect("a detail")
+        };
+        assert_eq!(detail(r#"{"detail": "no", "status": "400"}"#), "no");
+        assert_eq!(detail(r#"{"detail": "no", "subproblems": null}"#), "no");
+        assert_eq!(detail(r#"{"title": "no"}"#), "no");
+        for none in ["", "{}", "[]", r#"{"detail": ""}"#, "<html>"] {
+            assert_eq!(
+                detail(none),
+                "HTTP 400 Bad Request without a reason",
+                "{none}"
+            );
+        }
     }
 
     #[test]

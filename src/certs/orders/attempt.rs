@@ -24,6 +24,7 @@ use crate::certs::names::NameSet;
 use crate::certs::orders::issued;
 use crate::certs::preflight::Findings;
 use crate::certs::renewal::Validity;
+use crate::certs::settings_digest::settings_digest;
 use crate::certs::state::ledger::{Event, OrderKind, OrderRequest};
 use crate::certs::state::paths::CaId;
 use crate::certs::state::storage::{DomainRecord, sorted};
@@ -199,6 +200,7 @@ impl CertificateAttempt<'_> {
         }
         if !errors.is_empty() {
             record.error = Some(errors.join("; "));
+            record.failed_settings = Some(settings_digest(settings, self.request));
         }
         if let Some(found) = found {
             record.findings = found;
@@ -417,7 +419,7 @@ impl CertificateAttempt<'_> {
         at: &CaAttempt<'_>,
         record: &mut DomainRecord,
     ) -> Result<(), LocalError> {
-        record.error = None;
+        (record.error, record.failed_settings) = (None, None);
         record.findings.clear();
         record.postponed.clear();
         record.advice = None;

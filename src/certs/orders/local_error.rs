@@ -8,7 +8,7 @@ use crate::certs::state::ledger::file::LedgerError;
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// The directories or a lock.
-    #[error("the state directory cannot be used: {0}")]
+    #[error("the directory `state` cannot be used: {0}; it must belong to moorgate's user")]
     StateDirectory(#[source] io::Error),
     #[error("the account cannot be read: {0}")]
     ReadAccount(#[source] io::Error),
@@ -20,7 +20,7 @@ pub enum LocalError {
     StoreOrder(#[source] io::Error),
     #[error("the certificate cannot be stored: {0}")]
     StoreCertificate(#[source] io::Error),
-    #[error("the signing request cannot be created: {0}")]
+    #[error("the signing request cannot be created: {0}; please report this")]
     SigningRequest(#[source] rcgen::Error),
     #[error(transparent)]
     Ledger(#[from] LedgerError),

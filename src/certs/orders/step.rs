@@ -17,6 +17,7 @@ use crate::certs::served::manager::Issued;
 use crate::certs::served::report::AcmeStatus;
 use crate::certs::served::status;
 use crate::certs::served::stored;
+use crate::certs::settings_digest::settings_digest;
 use crate::certs::state::paths::{CaId, StoredAccount};
 use crate::certs::state::storage::{Account, DomainRecord, RenewalAdvice, UnusedCertificate};
 use crate::config::acme::AcmeRequest;
@@ -39,7 +40,10 @@ impl OrderContext {
         host: &SharedVirtualHost,
         trigger: Trigger,
     ) -> StepResult {
-        let Trigger { requested, changed } = trigger;
+        let Trigger {
+            requested,
+            mut changed,
+        } = trigger;
         let Some(request) = request_of(host) else {
             return StepResult {
                 state: DomainState::New,
@@ -50,30 +54,21 @@ impl OrderContext {
         // Read before anything is decided by the certificate.
         let previous_serial = self.serial(&host.domain);
         clean_up(self, &host.domain).await;
-        let mut record = match self.load_record(&host.domain).await {
-            Ok(record) => record,
+        let mut record = match self.current_record(host, request).await {
+            Ok((record, was_corrected)) => {
+                // Also after a restart, at which no other change of the settings is known.
+                changed |= was_corrected;
+                record
+            }
             Err(error) => {
                 return self
                     .disk_failed(host, request, DomainRecord::default(), error)
                     .await;
             }
         };
-        let is_ready = |unused: &UnusedCertificate| unused.is_usable(self.now());
-        if !requested
-            && !record.unused.as_ref().is_some_and(is_ready)
-            && let Some(issued) = self.satisfying_certificate(host, request, &record)
-        {
-            if let Err(error) = self.refresh_renewal_info(host, &issued, &mut record).await {
-                tracing::debug!(domain = %host.domain, %error, "renewal information cannot be stored");
-            }
-            let next = planned(&issued, &record, self.now());
-            if next.next().is_some_and(|renewal| self.now() < renewal) {
-                let result = AttemptResult {
-                    state: next,
-                    outcome: None,
-                };
-                return self.step_result(host, request, &record, result);
-            }
+        if !requested && let Some(state) = self.unless_due(host, request, &mut record).await {
+            let outcome = None;
+            return self.step_result(host, request, &record, AttemptResult { state, outcome });
         }
         let attempt = CertificateAttempt {
             context: self,
@@ -87,6 +82,62 @@ impl OrderContext {
             Ok(result) => self.step_result(host, request, &record, result),
             Err(error) => self.disk_failed(host, request, record, error).await,
         }
+    }
+
+    /// The state of a certificate that satisfies the request and needs no renewal yet; `None`: an
+    /// attempt is due, or the certificate that is not in force may be put in force.
+    async fn unless_due(
+        self: &Arc<Self>,
+        host: &SharedVirtualHost,
+        request: &AcmeRequest,
+        record: &mut DomainRecord,
+    ) -> Option<DomainState> {
+        let is_ready = |unused: &UnusedCertificate| unused.is_usable(self.now());
+        if record.unused.as_ref().is_some_and(is_ready) {
+            return None;
+        }
+        let issued = self.satisfying_certificate(host, request, record)?;
+        if let Err(error) = self.refresh_renewal_info(host, &issued, record).await {
+            tracing::debug!(domain = %host.domain, %error, "renewal information cannot be stored");
+        }
+        let state = planned(&issued, record, self.now());
+        state
+            .next()
+            .is_some_and(|renewal| self.now() < renewal)
+            .then_some(state)
+    }
+
+    /// The record of the domain without a failure with other settings, and whether there was one.
+    async fn current_record(
+        &self,
+        host: &SharedVirtualHost,
+        request: &AcmeRequest,
+    ) -> Result<(DomainRecord, bool), LocalError> {
+        let mut record = self.load_record(&host.domain).await?;
+        let digest = settings_digest(&self.plan.load().settings, request);
+        let was_corrected = record.forget_failure_of_others(&digest);
+        if was_corrected && let Err(error) = self.forget_failure(&host.domain, digest).await {
+            tracing::debug!(domain = %host.domain, %error, "outdated failure cannot be removed");
+        }
+        Ok((record, was_corrected))
+    }
+
+    /// Removes a failure with other settings from the record on disk, unless another process has
+    /// locked the domain: it writes a record of its own then.
+    async fn forget_failure(&self, domain: &HostName, digest: String) -> Result<(), LocalError> {
+        let (storage, domain) = (self.storage.clone(), domain.clone());
+        let forgotten = run_blocking(move || {
+            let Some(_lock) = storage.try_lock(&domain)? else {
+                return Ok(());
+            };
+            let mut record = storage.record(&domain)?;
+            if record.forget_failure_of_others(&digest) {
+                storage.write_record(&domain, &record)?;
+            }
+            Ok(())
+        });
+        let forgotten: std::io::Result<()> = forgotten.await;
+        Ok(forgotten?)
     }
 
     /// The certificate of the domain, if it satisfies the request. Clients must be able to verify its
@@ -195,7 +246,18 @@ impl OrderContext {
             return Ok(());
         }
         let answer = self.fetch_renewal_info(issued).await;
-        record.advice = Some(advice(serial, before, answer, now));
+        let known = before
+            .as_ref()
+            .and_then(|before| before.explanation.clone());
+        let advice = advice(serial, before, answer, now);
+        if let Some(url) = advice
+            .explanation
+            .as_ref()
+            .filter(|url| known.as_ref() != Some(*url))
+        {
+            tracing::info!(domain = %host.domain, url, "CA explains when it wants the certificate renewed");
+        }
+        record.advice = Some(advice);
         self.store_advice(&host.domain, record).await
     }
 
@@ -217,6 +279,7 @@ impl OrderContext {
         let info = session.renewal_info(leaf).await?;
         Ok(info.map(|info| RenewalInfoResponse {
             window: AriWindow::new(info.start, info.end),
+            explanation: info.explanation,
             // The transport dates it by the system's clock, which need not be the issuer's.
             retry_after: info
                 .retry_at
@@ -280,6 +343,7 @@ enum RenewalInfoError {
 
 struct RenewalInfoResponse {
     window: Option<AriWindow>,
+    explanation: Option<String>,
     retry_after: Option<Duration>,
 }
 
@@ -294,13 +358,14 @@ fn advice(
     match answer {
         Ok(answer) => {
             let retry_after = answer.as_ref().and_then(|answer| answer.retry_after);
-            let window = answer
-                .and_then(|answer| answer.window)
-                .map(|window| (window.start(), window.end()));
+            let (window, explanation) =
+                answer.map_or((None, None), |answer| (answer.window, answer.explanation));
+            let window = window.map(|window| (window.start(), window.end()));
             let ask_again = ask_ari_again(now, AriAnswer::Answered { retry_after });
             RenewalAdvice {
                 serial,
                 window,
+                explanation,
                 ask_again,
                 failures: 0,
             }
@@ -320,7 +385,8 @@ fn advice(
             );
             RenewalAdvice {
                 serial,
-                window: before.and_then(|before| before.window),
+                window: before.as_ref().and_then(|before| before.window),
+                explanation: before.and_then(|before| before.explanation),
                 ask_again,
                 failures: times,
             }

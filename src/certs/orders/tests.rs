@@ -228,6 +228,7 @@ async fn renewal_information_is_stored_beside_what_another_process_has_written()
     let advice = RenewalAdvice {
         serial: "01".to_owned(),
         window: None,
+        explanation: None,
         ask_again: SystemTime::UNIX_EPOCH,
         failures: 0,
     };

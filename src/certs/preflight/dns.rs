@@ -39,10 +39,23 @@ pub(crate) enum DnsError {
     InvalidName(String),
     #[error("no DNS server answers")]
     NoAnswer,
-    #[error("the DNS server answers with code {}", u16::from(*.0))]
+    #[error("the DNS server answers {}", code_name(*.0))]
     Refused(ResponseCode),
     #[error("the answer of the DNS server cannot be decoded: {0}")]
     Malformed(#[source] DecodeError),
+}
+
+/// The name of a response code (RFC 1035 §4.1.1), and what it means.
+fn code_name(code: ResponseCode) -> String {
+    match u16::from(code) {
+        1 => "FORMERR: it does not understand the question".to_owned(),
+        2 => {
+            "SERVFAIL: the name servers of the domain do not answer it, or DNSSEC fails".to_owned()
+        }
+        4 => "NOTIMP: it does not know this kind of question".to_owned(),
+        5 => "REFUSED: it does not answer this machine; name another one in `resolvers`".to_owned(),
+        code => format!("with code {code}"),
+    }
 }
 
 /// What a message from a server means to a question.
@@ -366,6 +379,31 @@ mod tests {
         assert_eq!(addresses.await.expect("answered"), expected);
     }
 
+    #[test]
+    fn every_error_of_dns_is_a_sentence() {
+        let codes = [1, 2, 4, 5, 9].map(|code| DnsError::Refused(ResponseCode::from(0, code)));
+        let others = [
+            DnsError::InvalidName("a..b".to_owned()),
+            DnsError::NoAnswer,
+            DnsError::Malformed(DecodeError::InsufficientBytes),
+        ];
+        let texts: Vec<_> = codes
+            .iter()
+            .chain(&others)
+            .map(ToString::to_string)
+            .collect();
+        insta::assert_snapshot!(texts.join("\n"), @r"
+        the DNS server answers FORMERR: it does not understand the question
+        the DNS server answers SERVFAIL: the name servers of the domain do not answer it, or DNSSEC fails
+        the DNS server answers NOTIMP: it does not know this kind of question
+        the DNS server answers REFUSED: it does not answer this machine; name another one in `resolvers`
+        the DNS server answers with code 9
+        a..b is not a valid DNS name
+        no DNS server answers
+        the answer of the DNS server cannot be decoded: unexpected end of input reached
+        ");
+    }
+
     #[tokio::test]
     async fn no_such_name_is_no_record_and_a_failure_is_an_error() {
         let caa = async |flags, records: &'static [(u16, &[u8])]| {
@@ -377,7 +415,10 @@ mod tests {
         };
         assert_eq!(caa(NO_SUCH_NAME, &[]).await.expect("answered"), []);
         let error = caa(SERVER_FAILURE, &[]).await.expect_err("a failure");
-        assert_eq!(error.to_string(), "the DNS server answers with code 2");
+        assert_eq!(
+            error.to_string(),
+            "the DNS server answers SERVFAIL: the name servers of the domain do not answer it, or DNSSEC fails"
+        );
         let error = caa(SOME_ANSWER, &[(257, &[0])]).await.expect_err("cut");
         assert!(matches!(error, DnsError::Malformed(_)), "{error}");
     }

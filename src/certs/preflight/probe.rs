@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use self::handshake::AlpnHandshake;
 use crate::certs::acme::{ExchangeError, HttpConnection};
 use crate::certs::challenge::Challenges;
+use crate::certs::library_error::with_sources;
 use crate::config::acme::{ChallengeKind, ValidationPorts};
 use crate::crypto;
 use crate::registry::host::HostName;
@@ -93,7 +94,9 @@ impl Probe<'_> {
                 from_status(status, at)
             }
             Ok(Err(error)) if error.is_not_http() => another_server(at),
-            Ok(Err(error)) => Reachability::Unknown(format!("no answer from {at}: {error}")),
+            Ok(Err(error)) => {
+                Reachability::Unknown(format!("no answer from {at}: {}", with_sources(&error)))
+            }
         }
     }
 
@@ -134,7 +137,9 @@ impl Probe<'_> {
             Ok(Ok(true)) => Reachability::Here,
             Ok(Ok(false)) => another_server(at),
             Ok(Err(error)) if handshake::is_refusal(&error) => another_server(at),
-            Ok(Err(error)) => Reachability::Unknown(format!("no answer from {at}: {error}")),
+            Ok(Err(error)) => {
+                Reachability::Unknown(format!("no answer from {at}: {}", with_sources(&error)))
+            }
         }
     }
 }

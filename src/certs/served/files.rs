@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::certs::Certificate;
+use crate::certs::library_error::pem_fault;
 
 /// Why a pair of files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -171,16 +172,10 @@ fn read(path: &Path, half: Half) -> Result<Vec<u8>, FilesError> {
 }
 
 fn malformed(path: &Path, half: Half, error: &pem::Error) -> FilesError {
-    let reason = match error {
-        pem::Error::MissingSectionEnd { .. } => "an END line is missing",
-        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is malformed",
-        pem::Error::Base64Decode(_) => "the base64 text is damaged",
-        _ => "it cannot be decoded",
-    };
     FilesError::Pem {
         path: path.to_owned(),
         half,
-        reason,
+        reason: pem_fault(error),
     }
 }
 
@@ -296,6 +291,46 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn the_texts_of_all_errors_are_these() {
+        let path = || PathBuf::from("/c/a.pem");
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let half = Half::Certificate;
+        let all = [
+            FilesError::Unreadable {
+                path: path(),
+                half,
+                source: denied(),
+            },
+            malformed(&path(), half, &pem::Error::SectionTooLarge),
+            FilesError::NoCertificate(path()),
+            FilesError::Certificate(path()),
+            FilesError::NoKey(path()),
+            FilesError::EncryptedKey(path()),
+            FilesError::UnsupportedKey {
+                path: path(),
+                source: rustls::Error::DecryptError,
+            },
+            FilesError::LeafNotFirst(path()),
+            FilesError::KeyOfAnother {
+                certificate: path(),
+                key: path(),
+            },
+        ];
+        let lines = all.map(|error| format!("{error}; {}", error.help()));
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        cannot read /c/a.pem: permission denied; check the path and that moorgate's user may read the file and enter its directory
+        /c/a.pem is not valid PEM: it is too large; copy the file again; it must be PEM, with its BEGIN and END lines
+        /c/a.pem holds no certificate; the file must hold `-----BEGIN CERTIFICATE-----`, the leaf first
+        the first certificate in /c/a.pem is not valid X.509; copy the certificate again; it must be X.509
+        /c/a.pem holds no private key; the file must hold `-----BEGIN PRIVATE KEY-----` (PKCS#8, SEC1 or PKCS#1)
+        the private key in /c/a.pem is encrypted; write it without a passphrase: openssl pkey -in KEY -out NEW
+        the private key in /c/a.pem is of a kind that cannot be used; use ECDSA P-256 or P-384, Ed25519, or RSA of 2048 to 8192 bits
+        the key belongs to a later certificate in /c/a.pem; put the certificate of the domain before those of its issuers
+        the key in /c/a.pem does not belong to the certificate in /c/a.pem; name the certificate and the key that were made together
+        ");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certs::Certificate;
 use crate::certs::inspect::{self, InspectError};
+use crate::certs::library_error;
 use crate::crypto;
 use crate::registry::host::HostName;
 use crate::state_file::{
@@ -67,7 +68,7 @@ pub(crate) enum InternalCaError {
     #[error("cannot make a certificate: {0}")]
     Sign(#[from] rcgen::Error),
     /// The TLS library rejects the new key.
-    #[error("cannot use the new key: {0}")]
+    #[error("cannot use the new key: {}", library_error::tls(.0))]
     Key(#[from] rustls::Error),
     /// A signed certificate cannot be parsed.
     #[error("cannot read the new certificate: {0}")]
@@ -322,6 +323,47 @@ mod tests {
     use crate::certs::testing::name;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    #[test]
+    fn the_texts_of_all_errors_are_these() {
+        let path = || PathBuf::from("/s/ca.pem");
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let all = [
+            InternalCaError::Unreadable {
+                path: path(),
+                source: denied(),
+            },
+            InternalCaError::Incomplete {
+                missing: path(),
+                present: path(),
+            },
+            InternalCaError::Damaged(path()),
+            InternalCaError::KeyOfAnother(path()),
+            InternalCaError::Expired {
+                at: NOW,
+                directory: path(),
+            },
+            InternalCaError::Unwritable {
+                path: path(),
+                source: denied(),
+            },
+            InternalCaError::Sign(rcgen::Error::CouldNotParseKeyPair),
+            InternalCaError::Key(rustls::Error::DecryptError),
+            InternalCaError::Inspect(InspectError::Malformed),
+        ];
+        let lines = all.map(|error| format!("{error}; {}", error.help()));
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        cannot read /s/ca.pem: permission denied; the directory `state` and all below it must belong to moorgate's user
+        the internal CA is incomplete: /s/ca.pem is missing, but /s/ca.pem is there; bring both files back from a backup; without one, move the directory away, restart, and give the new CA to every client
+        the internal CA is damaged: /s/ca.pem is not what moorgate wrote there; bring both files back from a backup; without one, move the directory away, restart, and give the new CA to every client
+        the internal CA is damaged: the key in /s/ca.pem does not belong to its certificate; bring both files back from a backup; without one, move the directory away, restart, and give the new CA to every client
+        the internal CA in /s/ca.pem expired on 1970-01-01T00:00:00Z; move the directory away, restart, and give the new CA to every client
+        cannot make the internal CA below /s/ca.pem: permission denied; the directory `state` and all below it must belong to moorgate's user
+        cannot make a certificate: Could not parse key pair; this is a defect of moorgate: please report it
+        cannot use the new key: TLS has failed: decrypt error; this is a defect of moorgate: please report it
+        cannot read the new certificate: the certificate is not valid X.509; this is a defect of moorgate: please report it
+        ");
+    }
 
     fn now() -> SystemTime {
         // Certificates have whole seconds.

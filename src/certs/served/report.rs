@@ -55,6 +55,8 @@ pub struct AcmeStatus {
     /// The end of that window.
     #[serde(serialize_with = "as_rfc3339")]
     pub window_end: Option<SystemTime>,
+    /// The URL of the CA's page that explains the window.
+    pub explanation: Option<String>,
     /// The time of the next attempt.
     #[serde(serialize_with = "as_rfc3339")]
     pub next_attempt: Option<SystemTime>,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use super::report::{AcmeStatus, Attempts, CertificateReport};
 use super::stored::{CandidateCas, StoredCertificates};
 use crate::certs::inspect::CertificateFacts;
+use crate::certs::settings_digest::settings_digest;
 use crate::certs::state::storage::{DomainRecord, Storage};
 use crate::config::acme::AcmeRequest;
 use crate::config::snapshot::Snapshot;
@@ -19,7 +20,8 @@ pub(crate) fn report(
     now: SystemTime,
 ) -> CertificateReport {
     let storage = Storage::below(&snapshot.state);
-    let record = storage.record(&host.domain).unwrap_or_default();
+    let mut record = storage.record(&host.domain).unwrap_or_default();
+    record.forget_failure_of_others(&settings_digest(&snapshot.acme, request));
     let mut stored = StoredCertificates::default().with_cas(
         &storage,
         &CandidateCas::from_settings(&storage, &snapshot.acme),
@@ -58,6 +60,7 @@ pub(crate) fn status(
         state: String::new(),
         window_start: window.map(|(start, _)| start),
         window_end: window.map(|(_, end)| end),
+        explanation: advice.and_then(|advice| advice.explanation.clone()),
         next_attempt: None,
         error: record.error.clone(),
         unused: record.unused.as_ref().map(ToString::to_string),

@@ -57,6 +57,9 @@ pub struct DomainRecord {
     /// Why the last attempt failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The digest of the settings with which it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_settings: Option<String>,
     /// The certificate that was issued and is not in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused: Option<UnusedCertificate>,
@@ -95,6 +98,9 @@ pub struct RenewalAdvice {
     /// The suggested window, from and to.
     #[serde(default)]
     pub window: Option<(SystemTime, SystemTime)>,
+    /// The URL of the CA's page about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
     /// When to fetch it again.
     pub ask_again: SystemTime,
     /// Consecutive failed fetches.
@@ -135,6 +141,17 @@ impl UnusedCertificate {
 }
 
 impl DomainRecord {
+    /// Removes what was recorded of a failure with other settings than those with this digest.
+    /// Returns whether there was any.
+    pub(crate) fn forget_failure_of_others(&mut self, digest: &str) -> bool {
+        let is_outdated = self.failed_settings.as_ref().is_some_and(|of| of != digest);
+        if is_outdated {
+            (self.error, self.failed_settings) = (None, None);
+            self.findings.clear();
+        }
+        is_outdated
+    }
+
     /// The allowed challenges, the most promising first: what worked last, then those that did not
     /// fail. Results at the CA count for more than our own finding that a challenge is `unfit`.
     pub fn ranked(&self, allowed: &[ChallengeKind], unfit: &[ChallengeKind]) -> Vec<ChallengeKind> {

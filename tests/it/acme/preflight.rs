@@ -192,7 +192,7 @@ async fn a_check_that_cannot_be_made_postpones_for_minutes_only() {
     let finding = fixture.finding().await;
     assert_eq!(
         finding,
-        "ci.example.com cannot be looked up: the DNS server answers with code 2"
+        "ci.example.com cannot be looked up: the DNS server answers SERVFAIL: the name servers of the domain do not answer it, or DNSSEC fails"
     );
     let shown = fixture.postponed().await;
     let wait = super::timestamp(&shown["acme"]["next_attempt"])

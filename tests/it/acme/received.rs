@@ -142,7 +142,7 @@ async fn a_broken_chain_is_served_where_nothing_else_is_and_another_is_ordered()
     assert!(shown["serial"].is_string(), "{shown}");
     let error = shown["acme"]["error"].as_str().unwrap();
     assert!(
-        error.ends_with("; it is served, as nothing better is there"),
+        error.contains("; it is served, as nothing better is there"),
         "{error}"
     );
     assert_eq!(ca.asked("order").len(), 1);

@@ -95,6 +95,8 @@ struct CaState {
     offers: Vec<&'static str>,
     /// The renewal windows of certificates, first to last, as offsets from now in seconds.
     windows: Vec<(i64, i64)>,
+    /// The page that explains the windows.
+    explanation: Option<&'static str>,
     /// Each certificate has a window of its own.
     suggests: bool,
     /// What was issued before this moment is to be renewed at once.
@@ -342,6 +344,11 @@ impl AcmeCa {
     /// that follow.
     pub fn windows(&self, windows: &[(i64, i64)]) {
         self.state(|state| state.windows = windows.to_vec());
+    }
+
+    /// Names a page that explains its windows.
+    pub fn explains(&self, url: &'static str) {
+        self.state(|state| state.explanation = Some(url));
     }
 
     /// Suggests for each certificate a window around the moment at which a third of its life is

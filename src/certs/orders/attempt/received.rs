@@ -174,7 +174,7 @@ pub(super) async fn use_unused(
         record.profile = unused.profile;
         attempt.reset_backoff().await?;
     }
-    record.error = None;
+    (record.error, record.failed_settings) = (None, None);
     context.store_record(&attempt.host.domain, record).await?;
     attempt.refresh().await;
     Ok(Some(is_used))

@@ -46,6 +46,7 @@ fn of_acme(status: &AcmeStatus) -> Vec<String> {
         state,
         window_start,
         window_end,
+        explanation,
         next_attempt,
         error,
         unused,
@@ -68,6 +69,11 @@ fn of_acme(status: &AcmeStatus) -> Vec<String> {
             Rfc3339(end)
         )
     }));
+    lines.extend(
+        explanation
+            .iter()
+            .map(|url| format!("  the CA explains that at {url}")),
+    );
     lines.extend(error.as_ref().map(|error| format!("  LAST ERROR: {error}")));
     lines.extend(
         unused
@@ -95,6 +101,7 @@ mod tests {
             state: "waiting: no order is placed yet".into(),
             window_start: day(2),
             window_end: day(3),
+            explanation: Some("https://ca.example/why".into()),
             next_attempt: day(4),
             error: Some("the CA refuses: no".into()),
             unused: Some("the certificate 02 of https://ca.example/dir: it ended".into()),
@@ -128,6 +135,7 @@ mod tests {
           waiting: no order is placed yet
           next attempt at 1970-01-05T00:00:00Z
           the CA suggests renewal from 1970-01-03T00:00:00Z to 1970-01-04T00:00:00Z
+          the CA explains that at https://ca.example/why
           LAST ERROR: the CA refuses: no
           NOT IN FORCE: the certificate 02 of https://ca.example/dir: it ended
           FOUND: a does not resolve

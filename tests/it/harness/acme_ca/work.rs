@@ -401,10 +401,9 @@ impl Shared {
             let (start, end) = state.windows[issued.saturating_sub(1).min(state.windows.len() - 1)];
             let now = jiff::Timestamp::try_from(now).unwrap();
             let at = |offset: i64| (now + jiff::SignedDuration::from_secs(offset)).to_string();
-            return json_answer(
-                200,
-                &json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }),
-            );
+            let window = json!({ "start": at(start), "end": at(end) });
+            let info = json!({ "suggestedWindow": window, "explanationURL": state.explanation });
+            return json_answer(200, &info);
         }
         let id = path.rsplit('/').next().unwrap();
         let (begin, end) = state.orders[certificate_of(id)].life.unwrap();
