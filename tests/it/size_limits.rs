@@ -120,11 +120,11 @@ async fn head_and_target_limits_are_settings() {
 }
 
 #[tokio::test]
-async fn a_manifest_of_8_mib_goes_through() {
+async fn a_manifest_of_4_mib_goes_through() {
     let upstream = Upstream::new().await;
     let gateway = Gateway::before(&upstream.url()).await;
     let mut client = gateway.client().await;
-    let size = 8 << 20;
+    let size = 4 << 20;
     client
         .send(request(
             "PUT",
