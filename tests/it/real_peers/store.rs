@@ -147,6 +147,28 @@ fn skopeo_pushes_and_pulls_an_image_for_two_machines() {
 }
 
 #[test]
+fn skopeo_copies_an_index_without_its_images_where_the_domain_allows_it() {
+    let fixture = RegistriesFixture::of_stores();
+    let authority = fixture.ci.by_name();
+    fixture.logged_in(&fixture.ci, &authority);
+    let (_, image) = fixture.two_images();
+    let remote = format!("docker://{authority}/base/sparse:v1");
+    let copy = ["copy", "--multi-arch", "index-only", &image, &remote];
+    let message = fixture.skopeo(&copy).failed();
+    assert!(message.contains("push it first"), "{message}");
+    let file = fixture.conf_d(&fixture.ci, "toml");
+    let settings = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{settings}missing = \"allow\"\n")).unwrap();
+    fixture.cli(&["reload"]).succeeded();
+    fixture.skopeo(&copy).succeeded();
+    let raw = fixture.skopeo(&["inspect", "--raw", &remote]).succeeded();
+    let index: Value = serde_json::from_str(&raw).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+    let message = fixture.skopeo(&["inspect", &remote]).failed();
+    assert!(message.contains("manifest unknown"), "{message}");
+}
+
+#[test]
 fn other_tools_read_what_is_in_the_directory() {
     let fixture = RegistriesFixture::of_stores();
     let authority = fixture.ci.by_name();
