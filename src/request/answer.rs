@@ -26,6 +26,8 @@ use super::rejection::Rejection;
 use super::route::{Destination, Route, UpstreamRoute};
 use request_meta::RequestMeta;
 
+pub(super) use store::MultipartBody;
+
 /// Answers by destination and obligations. The match has no wildcard: a new obligation does not
 /// compile until it is handled for both destinations.
 pub(super) async fn answer(

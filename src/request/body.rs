@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::answer::MultipartBody;
 use super::conn_info::{ConnInfo, Protocol};
 use super::record::{RequestEnd, RequestRecord};
 use crate::store::file_body::FileBody as Stored;
@@ -33,6 +34,7 @@ enum Content {
     },
     Streamed(Box<UpstreamBody>),
     Stored(Stored),
+    StoredParts(Box<MultipartBody>),
 }
 
 impl ResponseBody {
@@ -63,11 +65,19 @@ impl ResponseBody {
         }
     }
 
+    /// Several ranges of content of moorgate's own registry.
+    pub(crate) fn stored_parts(content: MultipartBody) -> Self {
+        Self {
+            content: Content::StoredParts(Box::new(content)),
+            record: None,
+        }
+    }
+
     /// The length of moorgate's own text, whether or not it is sent.
     pub(crate) fn own_length(&self) -> usize {
         match &self.content {
             Content::Own { length, .. } => *length,
-            Content::Streamed(_) | Content::Stored(_) => 0,
+            Content::Streamed(_) | Content::Stored(_) | Content::StoredParts(_) => 0,
         }
     }
 
@@ -111,6 +121,12 @@ impl Body for ResponseBody {
                     next.map(|frame| frame.map_err(|error| ResponseCut(error.into())))
                 }
             },
+            Content::StoredParts(parts) => match Pin::new(&mut **parts).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(next) => {
+                    next.map(|frame| frame.map_err(|error| ResponseCut(error.into())))
+                }
+            },
         };
         let ended = this.is_end_stream();
         if let Some(record) = &mut this.record {
@@ -133,6 +149,7 @@ impl Body for ResponseBody {
             Content::Own { text, .. } => text.is_empty(),
             Content::Streamed(answer) => answer.is_end_stream(),
             Content::Stored(stored) => stored.is_end_stream(),
+            Content::StoredParts(parts) => parts.is_end_stream(),
         }
     }
 
@@ -141,6 +158,7 @@ impl Body for ResponseBody {
             Content::Own { text, .. } => SizeHint::with_exact(text.len() as u64),
             Content::Streamed(answer) => answer.size_hint(),
             Content::Stored(stored) => stored.size_hint(),
+            Content::StoredParts(parts) => parts.size_hint(),
         }
     }
 }

@@ -26,9 +26,9 @@ pub(crate) struct FileBody {
 const MAX_READ_BYTES: usize = 128 * 1024;
 
 impl FileBody {
-    pub(crate) fn new(file: File, begin: u64, end: u64) -> Self {
+    pub(crate) fn new(file: impl Into<Arc<File>>, begin: u64, end: u64) -> Self {
         Self {
-            file: Arc::new(file),
+            file: file.into(),
             at: begin,
             end,
             waiting: None,

@@ -3,6 +3,7 @@
 
 mod conditions;
 mod lists;
+mod multipart;
 mod read;
 mod write;
 
@@ -25,6 +26,7 @@ use crate::request::route::{Route, StoreRoute};
 use crate::store::{BodyTimeouts, Store, StoreError, UploadKey};
 use crate::upstream::request_body::{RequestBody, Upload};
 
+pub(crate) use multipart::MultipartBody;
 pub(super) use write::write_manifest;
 
 type Answered = Result<Response<ResponseBody>, Rejection>;

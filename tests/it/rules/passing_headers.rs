@@ -130,6 +130,30 @@ async fn headers_of_registry_clients_pass_unchanged() {
 }
 
 #[tokio::test]
+async fn several_ranges_and_the_answer_to_them_pass_unchanged() {
+    let mut between = ProxiedPair::new().await;
+    let blob = format!("/v2/a/blobs/sha256:{}", "0".repeat(64));
+    let lines = "Range: bytes=0-1,4-5\r\nIf-Range: \"x\"\r\n";
+    let asked = between.forwarded(request("GET", &blob, lines)).await;
+    assert_eq!(asked.get("range"), Some("bytes=0-1,4-5"));
+    assert_eq!(asked.get("if-range"), Some("\"x\""));
+    let part = |range, bytes| format!("--B\r\nContent-Range: bytes {range}/9\r\n\r\n{bytes}\r\n");
+    let parts = format!("{}{}--B--\r\n", part("0-1", "ab"), part("4-5", "ef"));
+    let answer = format!(
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\n\
+         Content-Type: multipart/byteranges; boundary=B\r\n\r\n{parts}",
+        parts.len()
+    );
+    let (head, body) = between.answered(answer).await;
+    let content_type = head.get("content-type");
+    assert_eq!(
+        (head.status(), content_type),
+        (206, Some("multipart/byteranges; boundary=B"))
+    );
+    assert_eq!(body, parts.as_bytes());
+}
+
+#[tokio::test]
 async fn cookies_of_a_page_do_not_reach_the_registry() {
     let mut between = ProxiedPair::new().await;
     let asked = between

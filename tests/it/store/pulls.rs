@@ -71,14 +71,78 @@ async fn a_download_goes_on_where_it_was_cut() {
             .await;
         answer.refused(416, "RANGE_INVALID");
         assert_eq!(answer.header("content-range"), "bytes */300000");
-        // HEAD has no parts; several ranges at once are none.
-        for (method, range) in [("HEAD", "bytes=0-0"), ("GET", "bytes=0-1,5-6")] {
+        // HEAD has no ranges; ranges that are longer than the blob are none.
+        for (method, range) in [
+            ("HEAD", "bytes=0-0"),
+            ("HEAD", "bytes=0-0,2-3"),
+            ("GET", "bytes=0-299999,5-6"),
+        ] {
             let answer = client
                 .ask_with(method, &target, &[("range", range)], "")
                 .await
                 .is(200);
             assert_eq!(answer.header("content-length"), "300000");
         }
+    }
+}
+
+#[tokio::test]
+async fn several_ranges_come_in_one_answer() {
+    let fixture = StoreFixture::new().await;
+    let blob = bytes(4, 600_000);
+    let digest = fixture.http1().push_blob("a", &blob).await;
+    let target = format!("/v2/a/blobs/{digest}");
+    let tag = format!("\"{digest}\"");
+    // As many as containers/storage requests at most, with numbers that fill most of a head.
+    let many: Vec<_> = (0..1024).map(|n| (100_000 + 400 * n, 10 + n % 7)).collect();
+    for mut client in [fixture.http1(), fixture.http2()] {
+        for ranges in [
+            vec![(0, 10), (100, 10)],
+            // Longer than one read; backwards; overlapping.
+            vec![(300_000, 200_001), (7, 1), (299_990, 50)],
+            many.clone(),
+        ] {
+            let list: Vec<_> = ranges
+                .iter()
+                .map(|(begin, count)| format!("{begin}-{}", begin + count - 1))
+                .collect();
+            let range = format!("bytes={},700000-", list.join(","));
+            let headers = [("range", range.as_str()), ("if-range", &tag)];
+            let answer = client.ask_with("GET", &target, &headers, "").await.is(206);
+            assert!(!answer.has("content-range"), "{answer:?}");
+            assert_eq!(answer.header("docker-content-digest"), digest);
+            assert_eq!(
+                answer.header("content-length"),
+                answer.body.len().to_string()
+            );
+            let boundary = answer
+                .header("content-type")
+                .strip_prefix("multipart/byteranges; boundary=")
+                .unwrap();
+            let mut expected = Vec::new();
+            for (begin, count) in ranges {
+                let head = format!(
+                    "\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n\
+                     Content-Range: bytes {begin}-{}/600000\r\n\r\n",
+                    begin + count - 1
+                );
+                expected.extend(head.into_bytes());
+                expected.extend(&blob[begin..begin + count]);
+            }
+            expected.extend(format!("\r\n--{boundary}--\r\n").into_bytes());
+            assert!(answer.body == expected, "{range}");
+        }
+        // The connection goes on after it.
+        let one = [("range", "bytes=700000-,5-6")];
+        let answer = client.ask_with("GET", &target, &one, "").await.is(206);
+        assert_eq!(answer.header("content-range"), "bytes 5-6/600000");
+        assert!(answer.body == blob[5..7]);
+        let changed = [("range", "bytes=0-1,5-6"), ("if-range", "\"other\"")];
+        let answer = client.ask_with("GET", &target, &changed, "").await.is(200);
+        assert!(answer.body == blob);
+        let none = [("range", "bytes=700000-,600000-600001")];
+        let answer = client.ask_with("GET", &target, &none, "").await;
+        answer.refused(416, "RANGE_INVALID");
     }
 }
 

@@ -1,12 +1,14 @@
 //! Conditional and range headers of downloads (RFC 9110 §13 and §14), and the `Content-Range` of
 //! upload chunks (distribution specification, "Pushing a blob in chunks").
 
+use std::ops::Range;
+
 use http::{HeaderMap, header};
 
 use crate::store::ContentRange;
 
 /// The part of the content to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// Nothing (304): the client has the content.
     Nothing,
@@ -14,6 +16,8 @@ pub(super) enum Wanted {
     Whole,
     /// From one byte to before another.
     Part { begin: u64, end: u64 },
+    /// Two parts or more, in the order of the request.
+    Parts(Vec<Range<u64>>),
     /// An unsatisfiable range (416).
     Unsatisfiable,
 }
@@ -43,7 +47,7 @@ pub(super) fn wanted(headers: &HeaderMap, tag: &str, size: u64) -> Wanted {
     if !headers.get(header::IF_RANGE).is_none_or(is_of_this) {
         return Wanted::Whole;
     }
-    part(range, size)
+    parts(range, size)
 }
 
 /// Weak comparison (RFC 9110 §8.8.3.2).
@@ -51,33 +55,60 @@ fn is_tag(one: &str, tag: &str) -> bool {
     one.strip_prefix("W/").unwrap_or(one) == tag
 }
 
-/// Parses a single range. Several ranges and malformed ones are ignored.
-fn part(range: &str, size: u64) -> Wanted {
-    let Some((first, last)) = range
-        .strip_prefix("bytes=")
-        .and_then(|range| range.split_once('-'))
-    else {
+/// The maximum number of ranges in a request: twice the 1,024 that containers/storage requests at
+/// most.
+const MAX_RANGES: usize = 2048;
+
+/// Parses a list of ranges. All of the content is sent if one is malformed, if there are too many,
+/// or if they are longer than the content, which only a defect or an attack requests (RFC 9110
+/// §14.2).
+fn parts(ranges: &str, size: u64) -> Wanted {
+    let Some(list) = ranges.strip_prefix("bytes=") else {
         return Wanted::Whole;
     };
-    match (number(first), number(last)) {
-        (Some(begin), _) if last.trim().is_empty() && begin < size => {
-            Wanted::Part { begin, end: size }
+    // A list may have empty elements (RFC 9110 §5.6.1.2).
+    let ranges = list.split(',').map(str::trim);
+    let (mut found, mut total, mut count) = (Vec::new(), 0_u64, 0_usize);
+    for range in ranges.filter(|range| !range.is_empty()) {
+        count += 1;
+        let Some(range) = part(range, size) else {
+            return Wanted::Whole;
+        };
+        total = total.saturating_add(range.end - range.start);
+        if count > MAX_RANGES || total > size {
+            return Wanted::Whole;
         }
-        (Some(_), _) if last.trim().is_empty() => Wanted::Unsatisfiable,
-        (Some(begin), Some(last)) if begin > last => Wanted::Whole,
-        (Some(begin), Some(_)) if begin >= size => Wanted::Unsatisfiable,
-        (Some(begin), Some(last)) => Wanted::Part {
-            begin,
-            end: last.saturating_add(1).min(size),
-        },
-        (None, Some(0)) if first.trim().is_empty() => Wanted::Unsatisfiable,
-        (None, Some(_)) if first.trim().is_empty() && size == 0 => Wanted::Unsatisfiable,
-        (None, Some(count)) if first.trim().is_empty() => Wanted::Part {
-            begin: size.saturating_sub(count),
-            end: size,
-        },
-        _ => Wanted::Whole,
+        // One that is not satisfiable is left out, if others are (RFC 9110 §15.3.7.2).
+        if !range.is_empty() {
+            found.push(range);
+        }
     }
+    match found.as_slice() {
+        [] if count == 0 => Wanted::Whole,
+        [] => Wanted::Unsatisfiable,
+        [Range { start, end }] => Wanted::Part {
+            begin: *start,
+            end: *end,
+        },
+        _ => Wanted::Parts(found),
+    }
+}
+
+/// Parses a range. Empty if it is not satisfiable; `None` if it is malformed.
+fn part(range: &str, size: u64) -> Option<Range<u64>> {
+    let (first, last) = range.split_once('-')?;
+    let (is_suffix, is_open) = (first.trim().is_empty(), last.trim().is_empty());
+    if is_suffix {
+        return Some(size.saturating_sub(number(last)?)..size);
+    }
+    let begin = number(first)?;
+    let end = if is_open {
+        size
+    } else {
+        let last = number(last).filter(|last| begin <= *last)?;
+        last.saturating_add(1).min(size)
+    };
+    Some(begin.min(end)..end)
 }
 
 fn number(text: &str) -> Option<u64> {
@@ -138,7 +169,16 @@ mod tests {
             ("bytes=10-11", Wanted::Unsatisfiable),
             ("bytes=-0", Wanted::Unsatisfiable),
             ("bytes=3-2", Wanted::Whole),
-            ("bytes=0-1,3-4", Wanted::Whole),
+            ("bytes=0-1,3-4", Wanted::Parts(vec![0..2, 3..5])),
+            ("bytes=0-1, ,-2,", Wanted::Parts(vec![0..2, 8..10])),
+            ("bytes=4-5,0-1,1-2", Wanted::Parts(vec![4..6, 0..2, 1..3])),
+            ("bytes=5-,0-4", Wanted::Parts(vec![5..10, 0..5])),
+            ("bytes=0-1,10-11,99-", Wanted::Part { begin: 0, end: 2 }),
+            ("bytes=10-11,-0", Wanted::Unsatisfiable),
+            ("bytes=0-5,4-8,-1", Wanted::Whole),
+            ("bytes=0-1,4-3", Wanted::Whole),
+            ("bytes=0-1,x", Wanted::Whole),
+            ("bytes=,", Wanted::Whole),
             ("bytes=+1-2", Wanted::Whole),
             ("lines=1-2", Wanted::Whole),
             ("bytes=-", Wanted::Whole),
@@ -155,6 +195,17 @@ mod tests {
             wanted(&headers(&[(header::RANGE, "bytes=0-")]), TAG, 0),
             Wanted::Unsatisfiable
         );
+    }
+
+    #[test]
+    fn as_many_ranges_as_clients_request_are_sent_and_no_more() {
+        let list = |count: u64| {
+            let ranges: Vec<_> = (0..count).map(|n| format!("{}-{}", 2 * n, 2 * n)).collect();
+            parts(&format!("bytes={}", ranges.join(",")), 1 << 20)
+        };
+        let max = u64::try_from(MAX_RANGES).unwrap();
+        assert!(matches!(list(max), Wanted::Parts(found) if found.len() == MAX_RANGES));
+        assert_eq!(list(max + 1), Wanted::Whole);
     }
 
     #[test]
@@ -208,15 +259,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_is_never_empty_and_never_outside(text in "bytes=[0-9]{0,3}-[0-9]{0,3}", size in 0_u64..500) {
-            if let Wanted::Part { begin, end } = part(&text, size) {
-                prop_assert!(begin < end && end <= size);
-            }
+        fn a_part_is_never_empty_and_never_outside(text in "bytes=[0-9]{0,3}-[0-9]{0,3}(,[0-9]{0,2}-[0-9]{0,3}){0,3}", size in 0_u64..500) {
+            let found = match parts(&text, size) {
+                Wanted::Part { begin, end } => vec![begin..end],
+                Wanted::Parts(found) => found,
+                _ => Vec::new(),
+            };
+            prop_assert!(found.iter().all(|part| !part.is_empty() && part.end <= size));
+            prop_assert!(found.iter().map(|part| part.end - part.start).sum::<u64>() <= size);
         }
 
         #[test]
         fn nothing_panics(text in "[ -~]*", size in any::<u64>()) {
-            part(&text, size);
+            parts(&text, size);
             let _ = content_range(&headers(&[(header::CONTENT_RANGE, &text)]));
         }
     }

@@ -1,9 +1,11 @@
 //! Pulls: manifests, and blobs or ranges of them.
 
+use std::ops::Range;
+
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::conditions::{self, Wanted};
-use super::{Answered, ResponseBody, StoreRequest, empty, value};
+use super::{Answered, MultipartBody, ResponseBody, StoreRequest, empty, value};
 use crate::registry::call::Read;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -11,6 +13,7 @@ use crate::registry::reference::Reference;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
 use crate::request::respond;
+use crate::store::OpenBlob;
 use crate::store::file_body::FileBody;
 
 pub(super) async fn manifest(
@@ -29,7 +32,7 @@ pub(super) async fn manifest(
     let mut response = match conditions::wanted(request.headers, &tag, size) {
         Wanted::Nothing => empty(StatusCode::NOT_MODIFIED),
         // Manifests are small: ranges of them are not supported.
-        Wanted::Whole | Wanted::Part { .. } | Wanted::Unsatisfiable => {
+        Wanted::Whole | Wanted::Part { .. } | Wanted::Parts(_) | Wanted::Unsatisfiable => {
             respond::json(manifest.bytes, &manifest.media_type, read)
         }
     };
@@ -48,27 +51,18 @@ pub(super) async fn blob(
     let found = request.store.blob(name, digest, read == Read::Head).await;
     let blob = found.map_err(|error| request.rejection(error))?;
     let tag = entity_tag(digest);
-    let wanted = match (conditions::wanted(request.headers, &tag, blob.size), read) {
-        (Wanted::Part { .. } | Wanted::Unsatisfiable, Read::Head) => Wanted::Whole,
-        (wanted, _) => wanted,
-    };
-    let (status, begin, end) = match wanted {
-        Wanted::Nothing => (StatusCode::NOT_MODIFIED, 0, 0),
-        Wanted::Whole => (StatusCode::OK, 0, blob.size),
-        Wanted::Part { begin, end } => (StatusCode::PARTIAL_CONTENT, begin, end),
-        Wanted::Unsatisfiable => {
-            return Err(Rejection::range_not_satisfiable(value(format!(
-                "bytes */{}",
-                blob.size
-            ))));
+    let mut response = match (conditions::wanted(request.headers, &tag, blob.size), read) {
+        (Wanted::Nothing, _) => empty(StatusCode::NOT_MODIFIED),
+        // HEAD has no ranges (RFC 9110 §14.2).
+        (_, Read::Head) => content(StatusCode::OK, blob.size, ResponseBody::own("", true)),
+        (Wanted::Whole, Read::Get) => whole(blob),
+        (Wanted::Part { begin, end }, Read::Get) => part(blob, begin, end),
+        (Wanted::Parts(ranges), Read::Get) => parts(blob, ranges),
+        (Wanted::Unsatisfiable, Read::Get) => {
+            let range = format!("bytes */{}", blob.size);
+            return Err(Rejection::range_not_satisfiable(value(range)));
         }
     };
-    let body = match (wanted, read) {
-        (Wanted::Nothing, _) | (_, Read::Head) => ResponseBody::own("", true),
-        _ => ResponseBody::stored(FileBody::new(blob.file, begin, end)),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_DIGEST, value(digest.as_str()));
     headers.insert(header::ETAG, value(tag));
@@ -78,18 +72,48 @@ pub(super) async fn blob(
         header::CACHE_CONTROL,
         HeaderValue::from_static("private, max-age=31536000, immutable"),
     );
-    if wanted != Wanted::Nothing {
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        );
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(end - begin));
-    }
-    if matches!(wanted, Wanted::Part { .. }) {
-        let range = format!("bytes {begin}-{}/{}", end - 1, blob.size);
-        headers.insert(header::CONTENT_RANGE, value(range));
-    }
     Ok(response)
+}
+
+fn whole(blob: OpenBlob) -> Response<ResponseBody> {
+    let size = blob.size;
+    let body = ResponseBody::stored(FileBody::new(blob.file, 0, size));
+    content(StatusCode::OK, size, body)
+}
+
+fn part(blob: OpenBlob, begin: u64, end: u64) -> Response<ResponseBody> {
+    let range = format!("bytes {begin}-{}/{}", end - 1, blob.size);
+    let body = ResponseBody::stored(FileBody::new(blob.file, begin, end));
+    let mut response = content(StatusCode::PARTIAL_CONTENT, end - begin, body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_RANGE, value(range));
+    response
+}
+
+fn parts(blob: OpenBlob, ranges: Vec<Range<u64>>) -> Response<ResponseBody> {
+    let Ok(random) = crate::crypto::random::<16>() else {
+        // Without an unpredictable boundary: a server may ignore ranges (RFC 9110 §14.2).
+        return whole(blob);
+    };
+    let body = MultipartBody::new(blob, ranges, crate::crypto::hex(&random));
+    let (length, content_type) = (body.length(), body.content_type());
+    let body = ResponseBody::stored_parts(body);
+    let mut response = content(StatusCode::PARTIAL_CONTENT, length, body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, value(content_type));
+    response
+}
+
+fn content(status: StatusCode, length: u64, body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
 }
 
 fn entity_tag(digest: &Digest) -> String {
