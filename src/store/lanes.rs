@@ -1,4 +1,5 @@
-//! Threads for disk work in two lanes, so that short reads never queue behind writes and hashes.
+//! Threads for disk work in three lanes, so that short reads never queue behind writes and hashes,
+//! nor these behind a disk that is slow to sync uploads.
 //!
 //! Each lane is the blocking pool of a small runtime of its own. The pools of the workers' runtimes
 //! would need up to two threads per job at once, and a thread costs about 1 MiB.
@@ -20,6 +21,8 @@ pub(super) struct Lanes {
     pub(super) read: Lane,
     /// Jobs that write, sync or hash. They never wait for a lock.
     pub(super) write: Lane,
+    /// Jobs that sync the received bytes of uploads that go on.
+    pub(super) sync: Lane,
 }
 
 /// A bounded pool of threads with a bounded queue.
@@ -42,7 +45,7 @@ pub(super) struct DiskJob<T>(JoinHandle<Result<T, StoreError>>);
 const THREADS_PER_LANE: usize = 8;
 /// How long an idle thread waits for more work.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Jobs that a lane runs or queues. A request has two at most, so the limit is reached only if the
+/// Jobs that a lane runs or queues. A request has three at most, so the limit is reached only if the
 /// disk does not keep up with thousands of requests.
 const MAX_JOBS: usize = 4096;
 
@@ -51,6 +54,7 @@ impl Lanes {
         Ok(Self {
             read: Lane::start("store-read")?,
             write: Lane::start("store-write")?,
+            sync: Lane::start("store-sync")?,
         })
     }
 }

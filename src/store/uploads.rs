@@ -2,6 +2,7 @@
 //! restart. A session ends by a commit, a cancel, or after a day without a request.
 
 mod file;
+mod piece_syncs;
 mod quota;
 
 use std::fs::{DirEntry, File};
@@ -10,7 +11,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use file::{Batch, UploadFile};
+use piece_syncs::piece_bytes;
 use quota::{SessionQuota, SessionSlot};
 
 /// How long a session waits for its next request.
@@ -73,6 +75,8 @@ pub(super) struct Uploads {
     /// The sessions that this process has used. They are removed with their files.
     sessions: DashMap<UploadId, Arc<UploadSession>>,
     quota: SessionQuota,
+    /// The number of bodies that are being received.
+    receiving: AtomicUsize,
     /// Permits for hashing whole files.
     rehashes: Semaphore,
 }
@@ -108,6 +112,7 @@ impl Uploads {
             layout,
             sessions: DashMap::new(),
             quota: SessionQuota::default(),
+            receiving: AtomicUsize::new(0),
             rehashes: Semaphore::new(MAX_REHASHES),
         }
     }
@@ -266,9 +271,13 @@ impl Uploads {
         lanes: &Lanes,
         id: &UploadId,
         digest: &Digest,
-        received: ReceivedUpload,
+        mut received: ReceivedUpload,
     ) -> Result<VerifiedUpload, StoreError> {
         let algorithm = DigestAlgorithm::from_digest(digest)?;
+        if let Err(error) = received.file.syncs.end().await {
+            self.discard(id, &received.session);
+            return Err(error);
+        }
         let (uploads, upload, expected) = (self.clone(), id.clone(), digest.clone());
         let check = lanes.write.run(move || {
             // The previous request may have committed it.
@@ -309,8 +318,19 @@ impl Uploads {
             self.remove(id, &received.session)?;
             return Err(StoreError::DigestMismatch);
         }
-        file.sync_data()?;
+        if let Err(error) = file.sync_data() {
+            self.discard(id, &received.session);
+            return Err(error.into());
+        }
         Ok(VerifiedUpload(received))
+    }
+
+    /// Removes an upload of which the disk lost bytes: a client that goes on with it would be told
+    /// that it is complete.
+    fn discard(&self, id: &UploadId, session: &UploadSession) {
+        if let Err(error) = self.remove(id, session) {
+            tracing::error!(%error, "upload that failed to sync cannot be removed");
+        }
     }
 
     /// Adds a body to an upload, and hashes it by `algorithm` where that is known. The received
@@ -351,6 +371,9 @@ impl Uploads {
         let mut writer = BodyWriter {
             lanes,
             session: &session,
+            uploads: self,
+            id: upload.id,
+            _receiving: ReceivingCount::new(&self.receiving),
             file: Some(file),
             writing: None,
         };
@@ -370,6 +393,9 @@ impl Uploads {
 struct BodyWriter<'a> {
     lanes: &'a Lanes,
     session: &'a Arc<UploadSession>,
+    uploads: &'a Uploads,
+    id: &'a UploadId,
+    _receiving: ReceivingCount<'a>,
     file: Option<FileGuard>,
     /// Returns the batch: memory that another thread frees is not soon reused by this one.
     writing: Option<DiskJob<(FileGuard, Batch)>>,
@@ -413,6 +439,13 @@ impl BodyWriter<'_> {
             return Err(StoreError::Superseded);
         };
         let path = self.session.path.clone();
+        let piece = piece_bytes(self.uploads.receiving.load(Ordering::Relaxed));
+        if let Err(error) = file.syncs.next(&self.lanes.sync, &path, piece).await {
+            if matches!(error, StoreError::Io(_)) {
+                self.uploads.discard(self.id, self.session);
+            }
+            return Err(error);
+        }
         let write = move || file.add(&path, &batch).map(|()| (file, batch));
         self.writing = Some(self.lanes.write.start_job(write)?);
         Ok(())
@@ -429,6 +462,22 @@ impl BodyWriter<'_> {
             }
             None => Ok(self.file.take()),
         }
+    }
+}
+
+/// Counts a body while it is received.
+struct ReceivingCount<'a>(&'a AtomicUsize);
+
+impl<'a> ReceivingCount<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for ReceivingCount<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

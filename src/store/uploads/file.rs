@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::UploadSession;
+use super::piece_syncs::PieceSyncs;
 use crate::registry::digest::Digest;
 use crate::store::error::StoreError;
 use crate::store::hash::{ContentHasher, DigestAlgorithm};
@@ -22,6 +23,7 @@ pub(super) struct UploadFile {
     pub(super) length: u64,
     /// `None`: another process wrote a part of the file, so that it must be hashed as a whole.
     hasher: Option<ContentHasher>,
+    pub(super) syncs: PieceSyncs,
 }
 
 impl UploadFile {
@@ -31,6 +33,7 @@ impl UploadFile {
             session,
             length,
             hasher: empty_hasher(length),
+            syncs: PieceSyncs::default(),
         }
     }
 
@@ -54,6 +57,7 @@ impl UploadFile {
                 hasher.update(part);
             }
             self.length += part.len() as u64;
+            self.syncs.written(part.len());
         }
         Ok(())
     }

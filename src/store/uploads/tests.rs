@@ -127,3 +127,81 @@ async fn a_session_whose_file_stays_locked_is_given_up() {
     drop(lock);
     assert_eq!(append().await.unwrap().length(), 4);
 }
+
+/// A body of so many frames, each as large as a batch.
+struct Frames(usize);
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let Some(left) = self.0.checked_sub(1) else {
+            return std::task::Poll::Ready(None);
+        };
+        self.0 = left;
+        let data = Bytes::from_static(&[b'x'; BATCH_BYTES]);
+        std::task::Poll::Ready(Some(Ok(http_body::Frame::data(data))))
+    }
+}
+
+/// An upload of so many frames that has been received.
+async fn receive_frames(
+    uploads: &Arc<Uploads>,
+    lanes: &Lanes,
+    frames: usize,
+) -> (UploadId, ReceivedUpload) {
+    let id = uploads.start(&name("a"), None).unwrap();
+    let timeout = Duration::from_mins(1);
+    let chunk = UploadChunk {
+        range: ContentRange::default(),
+        body: Frames(frames),
+        timeouts: BodyTimeouts {
+            first_byte: timeout,
+            stall: timeout,
+        },
+    };
+    let upload = UploadKey {
+        repository: &name("a"),
+        id: &id,
+    };
+    let received = uploads.receive(lanes, upload, None, chunk).await.unwrap();
+    (id, received)
+}
+
+#[tokio::test]
+async fn little_is_left_to_sync_when_a_body_has_come() {
+    let (_directory, uploads) = uploads();
+    let uploads = Arc::new(uploads);
+    let lanes = Lanes::start().unwrap();
+    let frames = usize::try_from(6 * piece_bytes(1)).unwrap() / BATCH_BYTES;
+    let (_, received) = receive_frames(&uploads, &lanes, frames).await;
+    let left = received.file.syncs.unsynced_bytes();
+    assert!(left <= piece_bytes(1), "{left} bytes are not synced");
+    assert_eq!(lanes.sync.jobs.load(Ordering::Relaxed), 5);
+    assert_eq!(uploads.receiving.load(Ordering::Relaxed), 0);
+    let small = receive_frames(&uploads, &lanes, 1).await;
+    drop(small);
+    let jobs = lanes.sync.jobs.load(Ordering::Relaxed);
+    assert_eq!(jobs, 5, "a small upload is synced once, by its commit");
+}
+
+#[tokio::test]
+async fn an_upload_of_which_the_disk_lost_bytes_is_gone() {
+    let (_directory, uploads) = uploads();
+    let uploads = Arc::new(uploads);
+    let lanes = Lanes::start().unwrap();
+    let (id, mut received) = receive_frames(&uploads, &lanes, 1).await;
+    let failed = || Err(io::Error::other("disk failed").into());
+    received.file.syncs.syncing = Some(lanes.sync.start_job(failed).unwrap());
+    let digest = DigestAlgorithm::Sha256.digest(&[b'x'; BATCH_BYTES]);
+    let verified = uploads.verify(&lanes, &id, &digest, received).await;
+    assert!(matches!(verified, Err(StoreError::Io(_))));
+    assert!(matches!(
+        uploads.length(&name("a"), &id),
+        Err(StoreError::UploadUnknown)
+    ));
+}
