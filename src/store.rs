@@ -103,6 +103,12 @@ impl Store {
         self.repositories.insert(name, repository)
     }
 
+    /// As [`Self::repository`], but caches nothing: for work on all repositories.
+    fn repository_uncached(&self, name: &RepositoryName) -> Arc<StoredRepository> {
+        let cached = self.repositories.peek(name);
+        cached.unwrap_or_else(|| Arc::new(StoredRepository::new(self.layout.clone(), name.clone())))
+    }
+
     async fn run_read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
@@ -320,7 +326,7 @@ impl Store {
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
         self.uploads.expire()?;
         self.pull_times
-            .flush(&self.layout, |name| self.repository(name).index())
+            .flush(&self.layout, |name| self.repository_uncached(name).index())
     }
 
     /// The end of the last scheduled collection, by this or another process.

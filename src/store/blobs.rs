@@ -159,9 +159,21 @@ pub(super) struct BlobFile {
     pub(super) data: Metadata,
 }
 
-/// All blobs of a repository, or, given the root, of the store.
+/// All blobs of a repository.
 pub(super) fn list(directory: &Path) -> io::Result<Vec<BlobFile>> {
     let mut all = Vec::new();
+    each(directory, |blob| {
+        all.push(blob);
+        Ok::<_, io::Error>(())
+    })?;
+    Ok(all)
+}
+
+/// Visits all blobs of a repository, or, given the root, of the store.
+pub(super) fn each<E: From<io::Error>>(
+    directory: &Path,
+    mut visit: impl FnMut(BlobFile) -> Result<(), E>,
+) -> Result<(), E> {
     for algorithm in DigestAlgorithm::ALL {
         let entries = if_exists(std::fs::read_dir(
             directory.join("blobs").join(algorithm.name()),
@@ -177,15 +189,15 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<BlobFile>> {
                 continue;
             };
             if let Some(data) = if_exists(entry.metadata())? {
-                all.push(BlobFile {
+                visit(BlobFile {
                     digest,
                     path: entry.path(),
                     data,
-                });
+                })?;
             }
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// Removes a blob that was not used for `grace`. Returns whether it was removed.

@@ -61,25 +61,24 @@ impl Store {
             uploads,
             ..CollectionSummary::default()
         };
+        // Of a dry run only, which leaves the names where they are.
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
         let mut failed = None;
         for name in self.names()? {
             match self.collect_repository(&name, collection, &mut collected) {
-                Ok(gone) => gone
+                Ok(gone) if collection.dry_run => gone
                     .into_iter()
                     .for_each(|digest| *names_lost.entry(digest).or_default() += 1),
+                Ok(_) => {}
                 // The others are collected all the same.
                 Err(error) => failed = Some(error),
             }
         }
-        for found in blobs::list(self.layout.root())? {
-            let lost = if collection.dry_run {
-                names_lost.get(&found.digest).copied().unwrap_or(0)
-            } else {
-                0
-            };
+        blobs::each(self.layout.root(), |found| {
+            let lost = names_lost.get(&found.digest).copied().unwrap_or(0);
             collected.bytes += self.collect_shared(&found, lost, collection)?;
-        }
+            Ok::<_, StoreError>(())
+        })?;
         failed.map_or(Ok(collected), Err)
     }
 
@@ -94,7 +93,7 @@ impl Store {
             return Ok(Vec::new());
         };
         let collector = RepositoryCollector {
-            repository: &self.repository(name),
+            repository: &self.repository_uncached(name),
             pulls: self.pulls(name, collection),
             path: self.layout.repository(name),
             // Only files of the store's own user can show that somebody uses them.

@@ -1,8 +1,11 @@
 //! A repository's `index.json`: its tags and its manifests (OCI image specification, "Image Index"
 //! and "Image Layout"). Entries of other tools that moorgate does not understand are preserved.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::{fmt, io};
 
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -80,17 +83,6 @@ impl RepositoryIndex {
             }
         }
         Ok(index)
-    }
-
-    /// Whether an `index.json` lists nothing, read without building it.
-    pub(super) fn is_empty_file(bytes: &[u8]) -> serde_json::Result<bool> {
-        #[derive(Deserialize)]
-        struct Listed {
-            #[serde(default)]
-            manifests: Vec<serde::de::IgnoredAny>,
-        }
-        let listed: Listed = serde_json::from_slice(bytes)?;
-        Ok(listed.manifests.is_empty())
     }
 
     /// Adds a descriptor. Returns whether all of it is represented.
@@ -220,6 +212,55 @@ impl RepositoryIndex {
     }
 }
 
+/// Whether an `index.json` lists nothing. Reads no further than to the first manifest.
+pub(super) fn is_empty_file(file: impl io::Read) -> serde_json::Result<bool> {
+    let has_manifest = Cell::new(false);
+    let mut reader = serde_json::Deserializer::from_reader(file);
+    match reader.deserialize_map(FirstManifest(&has_manifest)) {
+        // The visitor ends the reading by an error.
+        _ if has_manifest.get() => Ok(false),
+        read => read.map(|()| true),
+    }
+}
+
+/// Visits an index up to its first manifest.
+struct FirstManifest<'a>(&'a Cell<bool>);
+
+impl<'de> Visitor<'de> for FirstManifest<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an image index")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(field) = map.next_key::<String>()? {
+            if field == "manifests" {
+                map.next_value_seed(FirstManifest(self.0))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut manifests: A) -> Result<(), A::Error> {
+        if manifests.next_element::<IgnoredAny>()?.is_some() {
+            self.0.set(true);
+            return Err(A::Error::custom("not empty"));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for FirstManifest<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, list: D) -> Result<(), D::Error> {
+        list.deserialize_seq(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -315,6 +356,22 @@ mod tests {
         #[test]
         fn nothing_panics(text in "\\PC*") {
             let _ = RepositoryIndex::parse(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn whether_an_index_is_empty_is_read_from_its_beginning() {
+        for (text, expected) in [
+            (r#"{"schemaVersion":2,"manifests":[]}"#, Some(true)),
+            (r#"{"schemaVersion":2}"#, Some(true)),
+            (r#"{"manifests":[{}, damaged from here on"#, Some(false)),
+            (r#"{"manifests":[{"digest"#, None),
+            (r#"{"manifests":[]"#, None),
+            (r#"{"manifests":null}"#, None),
+            ("[]", None),
+            ("", None),
+        ] {
+            assert_eq!(is_empty_file(text.as_bytes()).ok(), expected, "{text}");
         }
     }
 }

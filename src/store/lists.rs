@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::Store;
 use super::error::StoreError;
 use super::index::MEDIA_TYPE;
-use super::repository::StoredRepository;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
@@ -89,13 +88,15 @@ impl Store {
         let mut entries = Vec::new();
         // In chunks: other requests of this thread run between them.
         for chunk in names.chunks(DECISIONS_AT_ONCE) {
-            let mut visible: Vec<_> = chunk.iter().filter(|name| may_see(name)).cloned().collect();
+            let visible: Vec<_> = chunk.iter().filter(|name| may_see(name)).cloned().collect();
             let missing = request.limit.saturating_add(1) - entries.len();
             let listed = self.run_read(move |store| {
-                visible.retain(|name| store.is_listed(name));
-                Ok(visible)
+                let listed = visible.iter().filter(|name| store.is_listed(name));
+                // Reads no more indexes than the page needs.
+                let listed = listed.take(missing).map(ToString::to_string);
+                Ok(listed.collect::<Vec<_>>())
             });
-            entries.extend(listed.await?.iter().take(missing).map(ToString::to_string));
+            entries.extend(listed.await?);
             if entries.len() > request.limit {
                 break;
             }
@@ -113,10 +114,7 @@ impl Store {
     /// Whether the catalog lists a repository: it has a manifest, or its index cannot be read. A
     /// damaged index must neither hide its repository nor fail the whole catalog.
     fn is_listed(&self, name: &RepositoryName) -> bool {
-        let cached = self.repositories.peek(name);
-        let repository = cached
-            .unwrap_or_else(|| Arc::new(StoredRepository::new(self.layout.clone(), name.clone())));
-        match repository.is_empty() {
+        match self.repository_uncached(name).is_empty() {
             Ok(is_empty) => !is_empty,
             Err(StoreError::RepositoryUnknown) => false,
             Err(error) => {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::blobs;
 use super::error::StoreError;
 use super::hash::DigestAlgorithm;
-use super::index::{ManifestEntry, RepositoryIndex};
+use super::index::{self, ManifestEntry, RepositoryIndex};
 use super::layout::{INDEX_FILE, RepositoryLock, StoreLayout, if_exists};
 use super::manifest::{self, Descriptor, ParsedManifest};
 use super::precondition::Precondition;
@@ -159,8 +159,9 @@ impl StoredRepository {
             return Ok(self.index()?.is_empty());
         }
         let path = self.path().join(INDEX_FILE);
-        let bytes = if_exists(std::fs::read(&path))?.ok_or(StoreError::RepositoryUnknown)?;
-        RepositoryIndex::is_empty_file(&bytes).map_err(|error| damaged(&path, &error).into())
+        let file = if_exists(File::open(&path))?.ok_or(StoreError::RepositoryUnknown)?;
+        index::is_empty_file(io::BufReader::new(file))
+            .map_err(|error| damaged(&path, &error).into())
     }
 
     /// The current index. Errors: `RepositoryUnknown` if there is no index file; `Io` if it is

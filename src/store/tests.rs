@@ -702,3 +702,23 @@ async fn a_write_takes_few_disk_jobs() {
     store.delete_manifest(&name, &tag).await.unwrap();
     assert_eq!(jobs(), 1);
 }
+
+#[test]
+fn a_collection_keeps_no_index_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    for n in 0..20 {
+        let name = RepositoryName::parse(&format!("app-{n}")).unwrap();
+        let path = store.layout.repository(&name);
+        std::fs::create_dir(&path).unwrap();
+        let index = r#"{"schemaVersion":2,"manifests":[{}]}"#;
+        std::fs::write(path.join(layout::INDEX_FILE), index).unwrap();
+    }
+    let options = collect::CollectionOptions {
+        grace: Duration::ZERO,
+        untagged: None,
+        dry_run: false,
+    };
+    store.collect(options).unwrap();
+    assert_eq!(store.repositories.len(), 0);
+}

@@ -24,3 +24,4 @@ mod locks;
 mod other_owner;
 mod parallel;
 mod random_uploads;
+mod stored_memory;
