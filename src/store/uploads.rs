@@ -2,8 +2,8 @@
 //! restart. A session ends by a commit, a cancel, or after a day without a request.
 
 mod file;
-mod piece_syncs;
 mod quota;
+mod upload_syncs;
 
 use std::fs::{DirEntry, File};
 use std::future::poll_fn;
@@ -30,8 +30,8 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use file::{Batch, UploadFile};
-use piece_syncs::piece_bytes;
 use quota::{SessionQuota, SessionSlot};
+use upload_syncs::bytes_per_sync;
 
 /// How long a session waits for its next request.
 const SESSION_LIFETIME: Duration = Duration::from_hours(24);
@@ -439,7 +439,7 @@ impl BodyWriter<'_> {
             return Err(StoreError::Superseded);
         };
         let path = self.session.path.clone();
-        let piece = piece_bytes(self.uploads.receiving.load(Ordering::Relaxed));
+        let piece = bytes_per_sync(self.uploads.receiving.load(Ordering::Relaxed));
         if let Err(error) = file.syncs.next(&self.lanes.sync, &path, piece).await {
             if matches!(error, StoreError::Io(_)) {
                 self.uploads.discard(self.id, self.session);

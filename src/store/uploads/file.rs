@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::UploadSession;
-use super::piece_syncs::PieceSyncs;
+use super::upload_syncs::UploadSyncs;
 use crate::registry::digest::Digest;
 use crate::store::error::StoreError;
 use crate::store::hash::{ContentHasher, DigestAlgorithm};
@@ -23,7 +23,7 @@ pub(super) struct UploadFile {
     pub(super) length: u64,
     /// `None`: another process wrote a part of the file, so that it must be hashed as a whole.
     hasher: Option<ContentHasher>,
-    pub(super) syncs: PieceSyncs,
+    pub(super) syncs: UploadSyncs,
 }
 
 impl UploadFile {
@@ -33,7 +33,7 @@ impl UploadFile {
             session,
             length,
             hasher: empty_hasher(length),
-            syncs: PieceSyncs::default(),
+            syncs: UploadSyncs::default(),
         }
     }
 

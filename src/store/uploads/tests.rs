@@ -177,10 +177,10 @@ async fn little_is_left_to_sync_when_a_body_has_come() {
     let (_directory, uploads) = uploads();
     let uploads = Arc::new(uploads);
     let lanes = Lanes::start().unwrap();
-    let frames = usize::try_from(6 * piece_bytes(1)).unwrap() / BATCH_BYTES;
+    let frames = usize::try_from(6 * bytes_per_sync(1)).unwrap() / BATCH_BYTES;
     let (_, received) = receive_frames(&uploads, &lanes, frames).await;
     let left = received.file.syncs.unsynced_bytes();
-    assert!(left <= piece_bytes(1), "{left} bytes are not synced");
+    assert!(left <= bytes_per_sync(1), "{left} bytes are not synced");
     assert_eq!(lanes.sync.jobs.load(Ordering::Relaxed), 5);
     assert_eq!(uploads.receiving.load(Ordering::Relaxed), 0);
     let small = receive_frames(&uploads, &lanes, 1).await;

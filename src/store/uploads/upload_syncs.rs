@@ -11,27 +11,27 @@ use crate::store::layout::if_exists;
 /// The sync of one upload. It has at most two pieces that are not on the disk: the one that is being
 /// synced, and the one that is being received.
 #[derive(Debug, Default)]
-pub(super) struct PieceSyncs {
+pub(super) struct UploadSyncs {
     /// The bytes that were written since the last sync began.
     unsynced: u64,
     pub(super) syncing: Option<DiskJob<()>>,
 }
 
 /// The bytes that all uploads of a store together may have received but not synced, as long as their
-/// pieces are not smaller than [`MIN_PIECE`]: 6 s of a disk that writes 10 MB/s.
+/// pieces are not smaller than [`MIN_BYTES_PER_SYNC`]: 6 s of a disk that writes 10 MB/s.
 const MAX_UNSYNCED: u64 = 64 << 20;
 /// A fast disk syncs that much while as much is received.
-const MAX_PIECE: u64 = 8 << 20;
+const MAX_BYTES_PER_SYNC: u64 = 8 << 20;
 /// Less would cost a slow disk more for its own records than for the content.
-const MIN_PIECE: u64 = 1 << 20;
+const MIN_BYTES_PER_SYNC: u64 = 1 << 20;
 
 /// The size of a piece while so many uploads are received.
-pub(super) fn piece_bytes(uploads: usize) -> u64 {
+pub(super) fn bytes_per_sync(uploads: usize) -> u64 {
     let uploads = u64::try_from(uploads).unwrap_or(u64::MAX).max(1);
-    (MAX_UNSYNCED / 2 / uploads).clamp(MIN_PIECE, MAX_PIECE)
+    (MAX_UNSYNCED / 2 / uploads).clamp(MIN_BYTES_PER_SYNC, MAX_BYTES_PER_SYNC)
 }
 
-impl PieceSyncs {
+impl UploadSyncs {
     pub(super) fn written(&mut self, bytes: usize) {
         self.unsynced += bytes as u64;
     }
@@ -44,9 +44,9 @@ impl PieceSyncs {
         &mut self,
         lane: &Lane,
         path: &Path,
-        piece: u64,
+        bytes_per_sync: u64,
     ) -> Result<(), StoreError> {
-        if self.unsynced < piece {
+        if self.unsynced < bytes_per_sync {
             return Ok(());
         }
         self.end().await?;
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn all_uploads_together_leave_little_to_sync() {
-        assert_eq!(piece_bytes(0), MAX_PIECE);
+        assert_eq!(bytes_per_sync(0), MAX_BYTES_PER_SYNC);
         for uploads in 1..=32 {
-            let left = 2 * piece_bytes(uploads) * uploads as u64;
+            let left = 2 * bytes_per_sync(uploads) * uploads as u64;
             assert!(left <= MAX_UNSYNCED, "{uploads} uploads: {left}");
         }
-        assert_eq!(piece_bytes(10_000), MIN_PIECE);
+        assert_eq!(bytes_per_sync(10_000), MIN_BYTES_PER_SYNC);
     }
 }
