@@ -24,7 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Watched;
 use crate::config::network::TrustedProxies;
@@ -37,6 +37,7 @@ use crate::request::gateway::Gateway;
 use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
 use crate::tls::plain_http::refuse_plain_http;
 use crate::tls::server_config::ListenerConfig;
+use crate::upstream::client_body::{ClientBody, UnreadStreams};
 use activity::{Activity, ActivityLimits, RequestGuard};
 use coalescing_writer::CoalescingWriter;
 use io::WatchedIo;
@@ -84,6 +85,7 @@ pub(crate) async fn serve_tls<IO>(
         gateway,
         conn: conn.clone(),
         activity: activity.clone(),
+        unread: UnreadStreams::new(),
     };
     let driver = ConnectionDriver {
         activity,
@@ -208,6 +210,7 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
             Ok::<_, Infallible>(answer.await.map(|body| GuardedBody {
                 body,
                 _guard: guard,
+                _answered: None,
             }))
         }
     });
@@ -350,6 +353,7 @@ struct ConnectionService {
     gateway: Arc<Gateway>,
     conn: Arc<ConnInfo>,
     activity: Arc<Activity>,
+    unread: UnreadStreams,
 }
 
 impl ConnectionService {
@@ -357,11 +361,22 @@ impl ConnectionService {
         self,
         request: Request<Incoming>,
     ) -> Result<Response<GuardedBody<request::body::ResponseBody>>, Infallible> {
-        let guard = self.activity.request(!request.body().is_end_stream());
+        let has_body = !request.body().is_end_stream();
+        let guard = self.activity.request(has_body);
+        let (parts, body) = request.into_parts();
+        let (body, answered) = match self.conn.protocol {
+            Protocol::Http2 if has_body => {
+                let (body, answered) = ClientBody::of_stream(body, &self.unread);
+                (body, Some(answered))
+            }
+            Protocol::Http1 | Protocol::Http2 => (ClientBody::new(body), None),
+        };
+        let request = Request::from_parts(parts, body);
         let response = request::handle(&self.gateway, &self.conn, request, guard.open).await;
         Ok(response.map(|body| GuardedBody {
             body,
             _guard: guard,
+            _answered: answered,
         }))
     }
 }
@@ -370,6 +385,8 @@ impl ConnectionService {
 struct GuardedBody<B> {
     body: B,
     _guard: RequestGuard,
+    /// Tells when the response has ended to what is left of the request.
+    _answered: Option<DropGuard>,
 }
 
 impl<B: Body + Unpin> Body for GuardedBody<B> {

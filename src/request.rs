@@ -29,9 +29,9 @@ pub(crate) mod token;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use crate::auth::Identity;
+use crate::upstream::client_body::ClientBody;
 use authenticate::Authenticated;
 use authorize::Authorized;
 use body::ResponseBody;
@@ -48,7 +48,7 @@ use target::RequestTarget;
 pub(crate) async fn handle(
     gateway: &Gateway,
     conn: &Arc<ConnInfo>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     open_requests: u32,
 ) -> Response<ResponseBody> {
     let sites = gateway.sites.load_full();
@@ -67,7 +67,7 @@ async fn line(
     gateway: &Gateway,
     sites: &Sites,
     conn: &Arc<ConnInfo>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     record: &mut RequestRecord,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (parts, body) = request.into_parts();

@@ -2,6 +2,7 @@
 //! and returns responses, over a pool of HTTP/1.1 connections. Knows nothing of a request's
 //! meaning.
 
+pub(crate) mod client_body;
 pub(crate) mod connector;
 pub(crate) mod credential;
 pub(crate) mod pool;

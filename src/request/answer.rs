@@ -17,13 +17,13 @@ mod tag_write;
 mod upstream_login;
 
 use http::Response;
-use hyper::body::Incoming;
 
 use super::body::ResponseBody;
 use super::context::RequestContext;
 use super::obligations::Obligations;
 use super::rejection::Rejection;
 use super::route::{Destination, Route, UpstreamRoute};
+use crate::upstream::client_body::ClientBody;
 use request_meta::RequestMeta;
 
 pub(super) use store::MultipartBody;
@@ -33,7 +33,7 @@ pub(super) use store::MultipartBody;
 pub(super) async fn answer(
     cx: &mut RequestContext<'_>,
     route: Route,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
     // Boxed to keep the rare, large futures out of every request's future.
     match (route.destination(), route.obligations()) {
@@ -66,7 +66,7 @@ pub(super) async fn answer(
 async fn pass(
     cx: &mut RequestContext<'_>,
     to: UpstreamRoute<'_>,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let meta = RequestMeta::from_parts(to, &cx.parts);
     let smaller_page = forward::smaller_page(cx, to)?;

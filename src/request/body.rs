@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::answer::MultipartBody;
 use super::conn_info::{ConnInfo, Protocol};
 use super::record::{RequestEnd, RequestRecord};
 use crate::store::file_body::FileBody as Stored;
+use crate::upstream::client_body::ClientBody;
 use crate::upstream::response_body::UpstreamBody;
 
 /// A response body with the record of its request, which is written when this is dropped.
@@ -166,9 +166,10 @@ impl Body for ResponseBody {
 /// Reads the short body of a rejected request, as servers written in Go do: the pusher of
 /// containerd waits forever if a manifest is rejected before it was read. A long body is left
 /// unread. The connection is closed in both cases.
-pub(crate) async fn drain_short_body(conn: &ConnInfo, headers: &HeaderMap, mut body: Incoming) {
+pub(crate) async fn drain_short_body(conn: &ConnInfo, headers: &HeaderMap, mut body: ClientBody) {
     let length = body.size_hint().exact().unwrap_or(u64::MAX);
-    // HTTP/2 resets only the stream; a client that waits for 100 Continue sends no body.
+    // Over HTTP/2 the rest is read behind the response, by the drop of the body; a client that
+    // waits for 100 Continue sends none.
     if conn.protocol == Protocol::Http2
         || length > MAX_DRAINED_BYTES
         || headers.contains_key(header::EXPECT)

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header};
-use hyper::body::Incoming;
 use secrecy::zeroize::Zeroizing;
 use serde::Serialize;
 
@@ -25,6 +24,7 @@ use crate::auth::verify::VerifyError;
 use crate::auth::{Identity, UserName};
 use crate::clock;
 use crate::config::vhost::TokenSettings;
+use crate::upstream::client_body::ClientBody;
 use form::{PresentedCredentials, TokenRequest};
 
 /// The token endpoint of a path, if it is one.
@@ -51,7 +51,7 @@ pub(crate) fn to_endpoint(path: &str, rejection: Rejection) -> Rejection {
 pub(crate) async fn answer(
     cx: &mut RequestContext<'_>,
     endpoint: TokenEndpoint,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
     cx.record.at(endpoint);
     let site = cx.site;
@@ -108,7 +108,7 @@ struct TokenResponse<'a> {
 }
 
 impl TokenIssuer<'_, '_> {
-    async fn answer(mut self, body: Incoming) -> Result<Response<ResponseBody>, Rejection> {
+    async fn answer(mut self, body: ClientBody) -> Result<Response<ResponseBody>, Rejection> {
         let request = form::read(self.cx.site, self.cx.conn, &self.cx.parts, body).await?;
         match self.issue(&request).await {
             Err(rejection) if self.cx.parts.method == Method::POST => Err(rejection.after_body()),

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::client_body::ClientBody;
 use super::transfer::TransferProgress;
 
 /// The state of a request body that is being sent, shared with the response and the access log.
@@ -93,7 +93,7 @@ struct BufferedBody {
 
 #[derive(Debug)]
 struct StreamedBody {
-    incoming: Incoming,
+    incoming: ClientBody,
     upload: Arc<Upload>,
     progress: Option<Arc<TransferProgress>>,
     limit: u64,
@@ -121,7 +121,7 @@ impl RequestBody {
     }
 
     /// The client's body, of at most `limit` bytes.
-    pub(crate) fn streamed(incoming: Incoming, upload: Arc<Upload>, limit: u64) -> Self {
+    pub(crate) fn streamed(incoming: ClientBody, upload: Arc<Upload>, limit: u64) -> Self {
         if incoming.is_end_stream() {
             upload.finished.store(true, Ordering::Release);
             return Self::empty();

@@ -5,6 +5,7 @@ mod broken;
 mod early;
 mod expect;
 mod gone;
+mod http2;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

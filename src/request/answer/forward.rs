@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
 use super::page_size;
 use crate::registry::call::{Call, Parameter, without_parameters};
@@ -16,6 +16,7 @@ use crate::request::headers;
 use crate::request::obligations::Obligations;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
+use crate::upstream::client_body::ClientBody;
 use crate::upstream::request_body::{RequestBody, Upload};
 use crate::upstream::response_body::UpstreamBody;
 
@@ -24,7 +25,7 @@ use crate::upstream::response_body::UpstreamBody;
 pub(super) async fn forward(
     cx: &mut RequestContext<'_>,
     to: UpstreamRoute<'_>,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Result<Response<UpstreamBody>, Rejection> {
     let limit = to.route.body_limit();
     let (body, upload) = limited(incoming, limit)?;
@@ -48,7 +49,7 @@ pub(super) async fn forward(
 ///
 /// Errors: 413 for a body that announces more.
 pub(super) fn limited(
-    incoming: Incoming,
+    incoming: ClientBody,
     limit: u64,
 ) -> Result<(RequestBody, Option<Arc<Upload>>), Rejection> {
     if incoming.size_hint().lower() > limit {

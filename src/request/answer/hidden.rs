@@ -5,7 +5,6 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 
 use super::request_meta::RequestMeta;
 use super::rewrite;
@@ -16,6 +15,7 @@ use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
 use crate::request::route::UpstreamRoute;
+use crate::upstream::client_body::ClientBody;
 
 /// The maximum size of a response about something that does not exist.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub(super) async fn answer(
     cx: &mut RequestContext<'_>,
     to: UpstreamRoute<'_>,
     requested: &RepositoryName,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
     force_identity_get(&mut cx.parts);
     let meta = RequestMeta::from_parts(to, &cx.parts);

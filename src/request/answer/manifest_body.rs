@@ -5,7 +5,6 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::forward;
 use super::manifest_budget::MemoryPermit;
@@ -15,6 +14,7 @@ use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
 use crate::request::route::Route;
 use crate::store::StoreError;
+use crate::upstream::client_body::ClientBody;
 use crate::upstream::request_body::RequestBody;
 
 /// The whole body, within the manifest budget.
@@ -24,7 +24,7 @@ use crate::upstream::request_body::RequestBody;
 pub(super) async fn read(
     cx: &mut RequestContext<'_>,
     route: &Route,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Result<Bytes, Rejection> {
     let limit = route.body_limit();
     let user = format!(

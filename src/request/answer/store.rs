@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use http::header;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 
 use super::{forward, rewrite};
 use crate::registry::call::{Call, RepositoryCall, UploadStep};
@@ -24,6 +23,7 @@ use crate::request::rejection::Rejection;
 use crate::request::respond;
 use crate::request::route::{Route, StoreRoute};
 use crate::store::{BodyTimeouts, Store, StoreError, UploadKey};
+use crate::upstream::client_body::ClientBody;
 use crate::upstream::request_body::{RequestBody, Upload};
 
 pub(crate) use multipart::MultipartBody;
@@ -35,7 +35,7 @@ type Answered = Result<Response<ResponseBody>, Rejection>;
 pub(super) async fn answer(
     cx: &mut RequestContext<'_>,
     to: StoreRoute<'_>,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Answered {
     if to.call.is_manifest_write() {
         return write::write_manifest(cx, to, Vec::new(), incoming).await;

@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::request_meta::RequestMeta;
 use super::rewrite;
@@ -21,6 +20,7 @@ use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route, UpstreamRoute};
 use crate::store::is_digest_of;
+use crate::upstream::client_body::ClientBody;
 use crate::upstream::request_body::RequestBody;
 
 /// Writes a manifest to an upstream, if its tags may be written as they are there.
@@ -30,7 +30,7 @@ use crate::upstream::request_body::RequestBody;
 pub(super) async fn to_upstream(
     cx: &mut RequestContext<'_>,
     mut route: Route,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let manifest = manifest_body::read(cx, &route, incoming).await?;
     let obligations = route.take_tag_writes();
@@ -60,7 +60,7 @@ pub(super) async fn to_upstream(
 pub(super) async fn to_store(
     cx: &mut RequestContext<'_>,
     mut route: Route,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let obligations = route.take_tag_writes();
     match route.destination() {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use secrecy::zeroize::Zeroizing;
 
 use crate::auth::basic::Credentials;
@@ -17,6 +16,7 @@ use crate::request::admit;
 use crate::request::conn_info::{ConnInfo, FormPermit};
 use crate::request::rejection::{OauthError, Rejection};
 use crate::request::site::Site;
+use crate::upstream::client_body::ClientBody;
 
 /// A request for a token.
 pub(super) struct TokenRequest {
@@ -47,7 +47,7 @@ pub(super) async fn read(
     site: &Site,
     conn: &ConnInfo,
     parts: &Parts,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<TokenRequest, Rejection> {
     match parts.method {
         Method::GET => {
@@ -224,7 +224,7 @@ fn is_form(headers: &HeaderMap) -> bool {
 async fn read_form(
     conn: &ConnInfo,
     headers: &HeaderMap,
-    body: Incoming,
+    body: ClientBody,
 ) -> Result<(Zeroizing<Vec<u8>>, FormPermit), Rejection> {
     let too_large = || Rejection::body_too_large(MAX_FORM_BYTES as u64);
     let length = headers.get(header::CONTENT_LENGTH);

@@ -2,7 +2,6 @@
 
 use http::header::HeaderName;
 use http::{HeaderValue, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use super::{Answered, ResponseBody, StoreRequest, conditions, empty, finish, origin, value};
 use crate::registry::call::{Call, RepositoryCall};
@@ -19,6 +18,7 @@ use crate::store::{
     ContentRange, NewManifest, Precondition, PutOutcome, StoreError, UploadChunk, UploadKey,
     WrongSize,
 };
+use crate::upstream::client_body::ClientBody;
 use crate::upstream::request_body::RequestBody;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -200,7 +200,7 @@ pub(in crate::request::answer) async fn write_manifest(
     cx: &mut RequestContext<'_>,
     to: StoreRoute<'_>,
     obligations: Vec<TagObligation>,
-    incoming: Incoming,
+    incoming: ClientBody,
 ) -> Answered {
     let Call::Repository {
         name: repository,
