@@ -11,8 +11,8 @@ const TAGS: usize = 100;
 
 #[tokio::test]
 async fn memory_does_not_grow_with_the_number_of_repositories() {
-    let few = peak_with(250).await;
-    let many = peak_with(1000).await;
+    let few = Box::pin(peak_with(250)).await;
+    let many = Box::pin(peak_with(1000)).await;
     assert!(
         2 * many < 3 * few,
         "{} KiB with 250 repositories, {} KiB with 1,000",
