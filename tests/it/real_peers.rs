@@ -22,6 +22,7 @@ mod big_blob;
 mod charliecloud;
 mod commands;
 mod docker_engine;
+mod early_answers;
 mod first_run;
 mod manifests;
 mod pebble;
