@@ -152,7 +152,8 @@ test_command() {
     need cc:gcc curl:curl docker-registry:docker-registry skopeo:skopeo buildah:buildah podman:podman ctr:containerd dockerd:docker.io \
         "docker:$(docker_client_package)" htpasswd:apache2-utils nghttp:nghttp2-client h2load:nghttp2-client \
         openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates \
-        pebble:pebble pebble-challtestsrv:pebble ch-image:charliecloud-builders nginx:nginx caddy:caddy
+        pebble:pebble pebble-challtestsrv:pebble ch-image:charliecloud-builders ch-run:charliecloud-runtime \
+        nginx:nginx caddy:caddy
     need_cargo
     if ! cargo nextest --version >/dev/null 2>&1; then
         say "installing cargo-nextest $nextest_version below $tools"
