@@ -184,14 +184,10 @@ prepare() {
     make_credentials
     check_configuration
     read_listeners
-    local port
-    for port in $(addresses | sed 's/.*://' | sort -nu); do
-        require_free_port "$port"
-    done
     [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: it tells when moorgate is ready"
 }
 
-# Prints what is wrong, file by file. $1: what else is to be said then.
+# Prints what is wrong with the files, the ports and the state directory. $1: what else is to be said then.
 check_configuration() {
     "$binary" check --config "$root" >/dev/null || die "moorgate cannot start with this configuration${1:-}"
 }
@@ -374,35 +370,6 @@ addresses() {
 
 admin_address() {
     awk '$2 == "admin" { print $1 }' <<<"${listeners:-}"
-}
-
-require_free_port() {
-    local port=$1 holder=""
-    if ! is_listening "$port"; then return; fi
-    if command -v ss >/dev/null; then
-        holder=$(ss -Hltnp "sport = :$port" |
-            sed -n 's/.*(("\([^"]*\)",pid=\([0-9]*\).*/ (by \1, pid \2)/p' | head -n 1)
-    fi
-    die "port $port, which moorgate needs, is already in use$holder." \
-        "Stop what uses it, or change it in $(files_with_port "$port")"
-}
-
-# Those that name the port; moorgate.toml for a default that none names.
-files_with_port() {
-    local files
-    files=$(grep -lsw "$1" moorgate.toml conf.d/*.toml | paste -sd ' ') || true
-    echo "${files:-moorgate.toml}"
-}
-
-# Whether somebody listens on the port of the loopback address or of all addresses.
-is_listening() {
-    local hex
-    hex=$(printf '%04X' "$1")
-    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-        awk -v port="$hex" '
-            $4 == "0A" && $2 ~ "^(0+|0100007F|0000000000000000FFFF00000100007F):" port "$" { found = 1 }
-            END { exit !found }
-        '
 }
 
 # -- packages ----------------------------------------------------------------------------------------------------------

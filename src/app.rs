@@ -4,7 +4,11 @@ mod access;
 mod background;
 mod build;
 pub(crate) mod lifecycle;
+mod listen_problem;
 mod listeners;
+pub(crate) mod live;
+mod port_holder;
+pub(crate) mod preconditions;
 mod site;
 mod stores;
 pub(crate) mod tokens;
@@ -116,11 +120,9 @@ pub struct StartOptions {
 pub enum StartError {
     #[error("the configuration has problems")]
     Configuration(Problems),
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        address: ListenAddress,
-        source: std::io::Error,
-    },
+    /// The machine lacks what the configuration needs: an address, or a directory to write to.
+    #[error("the machine lacks what the configuration needs")]
+    System(Problems),
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),
     #[error(transparent)]
@@ -133,7 +135,7 @@ impl StartError {
     /// Logs that a reload failed, and why.
     pub(crate) fn log_reload(&self) {
         match self {
-            Self::Configuration(problems) => {
+            Self::Configuration(problems) | Self::System(problems) => {
                 let problems = problems.render(Colour::Never);
                 tracing::error!("the new configuration has problems and is not used:\n{problems}");
             }

@@ -13,15 +13,13 @@ pub mod unlock;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::admin::control::{self, ControlReply, ReplyStatus};
-use crate::config::problem::{Colour, Problem, Problems};
+use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::registry::action::Action;
-use check::ReportFormat;
 use tokens::TokensCommand;
 
 /// An authenticating TLS reverse proxy for container registries.
@@ -50,9 +48,8 @@ enum Command {
     },
     /// Report all problems of the configuration, or print one line per domain.
     Check {
-        /// Print one JSON object instead.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: check::CheckOptions,
     },
     /// Add or change a user of an htpasswd file; the password is prompted for, or read from
     /// standard input.
@@ -168,7 +165,7 @@ pub fn run() -> ExitCode {
 fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run { debug } => run::run(config, debug),
-        Command::Check { json } => check(&config, json),
+        Command::Check { options } => check::run(&config, options),
         Command::Htpasswd {
             file,
             user,
@@ -211,19 +208,6 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-fn check(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let form = if json {
-        ReportFormat::Json
-    } else {
-        ReportFormat::Text
-    };
-    let outcome = crate::config::load(config);
-    let extra = outcome
-        .as_ref()
-        .map_or_else(|_| Vec::new(), |loaded| file_problems(&loaded.snapshot));
-    Ok(check::report(&outcome, extra, form)?)
 }
 
 /// Runs a command that requires a valid configuration.
@@ -282,18 +266,6 @@ fn tokens(config: &Path, command: TokensCommand) -> anyhow::Result<ExitCode> {
         }),
         TokensCommand::Revoke { which, domain } => tokens::revoke(config, which, domain),
     }
-}
-
-/// The problems inside the files that a valid configuration names.
-fn file_problems(snapshot: &Snapshot) -> Vec<Problem> {
-    let certificates = crate::certs::served::check::problems(snapshot, SystemTime::now())
-        .into_iter()
-        .map(|found| {
-            // A broken certificate affects only its own domain and must not prevent a start.
-            Problem::at_key(&found.source, found.key, found.message, found.help).warning()
-        });
-    let users = crate::app::file_problems(snapshot);
-    certificates.chain(users.iter().cloned()).collect()
 }
 
 /// Prints problems to standard error, in colour on a terminal.

@@ -4,6 +4,7 @@
 
 pub(crate) mod access;
 pub(crate) mod acme;
+mod exposed;
 mod files;
 pub(crate) mod network;
 pub(crate) mod problem;

@@ -143,6 +143,9 @@ async fn reload(app: &Arc<App>) -> ControlReply {
                 StartError::Configuration(problems) => {
                     ControlReply::refused(problems.render(Colour::Never))
                 }
+                StartError::System(problems) => {
+                    ControlReply::failed(problems.render(Colour::Never))
+                }
                 other => {
                     ControlReply::failed(format!("the new configuration is not used: {other}"))
                 }

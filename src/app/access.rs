@@ -1,10 +1,40 @@
-//! Checks the names in access rules and groups against the existing users, and the users' names
-//! against the repositories that are to be their own.
+//! Checks the entries of htpasswd files, the names in access rules and groups against the existing
+//! users, and the users' names against the repositories that are to be their own.
 
 use crate::auth::{UserName, UsersFile};
 use crate::config::access::{PerUserRepository, Selector, UserReference};
 use crate::config::problem::{Problem, Problems};
 use crate::config::vhost::SharedVirtualHost;
+
+/// Warns of the lines of the htpasswd file whose users cannot log in.
+pub(super) fn warn_of_skipped_lines(
+    host: &SharedVirtualHost,
+    users: Option<&UsersFile>,
+    problems: &mut Problems,
+) {
+    let Some(users) = users.map(UsersFile::current) else {
+        return;
+    };
+    let file = host.auth.htpasswd.display().to_string();
+    let warn = |message: String, help: String| {
+        Problem::at_key(&host.source, &["auth", "htpasswd"], message, help).warning()
+    };
+    let named = users.skipped().iter().take(MAX_NAMED_LINES);
+    problems.extend(named.map(|skipped| {
+        let message = format!("line {} of {file}: {}", skipped.line, skipped.cause());
+        let help = skipped.remedy(&file);
+        warn(
+            message,
+            help.unwrap_or_else(|| "correct or delete the line".to_owned()),
+        )
+    }));
+    let more = users.skipped().len().saturating_sub(MAX_NAMED_LINES);
+    if more > 0 {
+        let message = format!("{more} more lines of {file} cannot be used");
+        let help = "`moorgate run` logs each of them";
+        problems.push(warn(message, help.to_owned()));
+    }
+}
 
 /// Warns of names that no user of the htpasswd file has.
 pub(super) fn warn_of_unknown_users(
@@ -85,3 +115,4 @@ fn includes(selector: &Selector, user: &str) -> bool {
 }
 
 const MAX_NAMED_USERS: usize = 4;
+const MAX_NAMED_LINES: usize = 10;

@@ -2,10 +2,12 @@
 //! unchanged.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StartError;
+use super::preconditions;
 use super::site::{Purpose, build_site};
 use super::tokens;
 use crate::auth::Refreshed;
@@ -37,6 +39,9 @@ pub(super) async fn sites(
 ) -> Result<Arc<Sites>, StartError> {
     let before = before.cloned();
     run_blocking(move || {
+        if before.is_none() {
+            ensure_state(&snapshot)?;
+        }
         let mut problems = Problems::default();
         let session_key = session_key(&snapshot, before.as_deref(), &mut problems);
         let tokens = tokens::tokens(&snapshot, before.as_deref(), &mut problems);
@@ -67,6 +72,20 @@ pub(super) async fn sites(
     .await
 }
 
+/// Checks that the state directory can be written: once, for all that is kept there.
+fn ensure_state(snapshot: &Snapshot) -> Result<(), StartError> {
+    let Err(error) = preconditions::state_access(snapshot) else {
+        return Ok(());
+    };
+    let mut problems = Problems::default();
+    problems.push(preconditions::state_problem(snapshot, &error));
+    if problems.has_errors() {
+        return Err(StartError::System(problems));
+    }
+    tracing::warn!(%error, "the state directory cannot be written, so certificates cannot be ordered or issued");
+    Ok(())
+}
+
 /// Serializes tag writes at every registry where a rule allows to create a tag and not to overwrite
 /// it, or the reverse: also those through other domains whose own rules do not.
 fn serialize_tag_writes(sites: &mut [Site]) {
@@ -92,6 +111,15 @@ fn serialize_tag_writes(sites: &mut [Site]) {
 /// The problems in the files that the domains name, for `moorgate check`.
 pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
     let mut problems = Problems::default();
+    if let Some(problem) = preconditions::missing_state(snapshot) {
+        // Of the files in it, nothing more has to be said.
+        problems.push(problem);
+    } else {
+        if let Err(error) = SessionKey::check(&snapshot.state) {
+            problems.extend(session_key_problem(snapshot, &error));
+        }
+        tokens::check(snapshot, &mut problems);
+    }
     for host in &snapshot.domains {
         build_site(host, None, Purpose::Check, &mut problems);
     }
@@ -105,35 +133,42 @@ fn session_key(
     before: Option<&Sites>,
     problems: &mut Problems,
 ) -> Option<SessionKey> {
-    let first = snapshot.domains.first()?;
     let kept = before.and_then(|sites| sites.all.iter().find_map(|site| site.session_key.clone()));
     if kept.is_some() {
         return kept;
     }
-    let has_rules = snapshot
-        .domains
-        .iter()
-        .any(|host| !host.access.rules.is_empty());
-    match SessionKey::open(&snapshot.state) {
-        Ok(key) => Some(key),
-        // Where every user may do everything, serving matters more than uploads that outlive a
-        // restart.
-        Err(error) if !has_rules => {
-            let file = snapshot.state.join(upload_session::FILE);
-            tracing::warn!(file = %file.display(), %error, "upload session key cannot be stored, uploads end with this process");
-            SessionKey::ephemeral().ok()
-        }
-        Err(error) => {
-            let message = format!(
-                "the key of upload sessions in {} cannot be used: {error}",
-                snapshot.state.display()
-            );
-            let help =
-                "access rules need it: make the state directory writable for moorgate's user";
-            problems.push(Problem::in_file(&first.source, message, help));
-            None
-        }
+    let error = match SessionKey::open(&snapshot.state) {
+        Ok(key) => return Some(key),
+        Err(error) => error,
+    };
+    if let Some(problem) = session_key_problem(snapshot, &error) {
+        problems.push(problem);
+        return None;
     }
+    // Where every user may do everything, serving matters more than uploads that outlive a restart.
+    let file = snapshot.state.join(upload_session::FILE);
+    tracing::warn!(file = %file.display(), %error, "upload session key cannot be stored, uploads end with this process");
+    SessionKey::ephemeral().ok()
+}
+
+/// The problem of a session key that cannot be used; `None` where no access rule needs it.
+fn session_key_problem(snapshot: &Snapshot, error: &io::Error) -> Option<Problem> {
+    let mut rules = snapshot.domains.iter().map(|host| &host.access.rules);
+    if rules.all(Vec::is_empty) {
+        return None;
+    }
+    let file = snapshot.state.join(upload_session::FILE);
+    let message = format!(
+        "the key that binds uploads to their users, {}, cannot be used: {error}",
+        file.display()
+    );
+    let help = if error.kind() == io::ErrorKind::InvalidData {
+        "delete the file: a new one is made, and uploads that are under way begin again"
+    } else {
+        "make it readable for moorgate's user; access rules need it"
+    };
+    let main = snapshot.main_file();
+    Some(Problem::at_key(&main, &["state"], message, help))
 }
 
 /// Reads and issues certificates on a blocking thread.

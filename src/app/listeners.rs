@@ -15,7 +15,9 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::listen_problem::listen_problem;
 use super::{App, StartError};
+use crate::config::problem::Problems;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::ListenAddress;
 use crate::connection::{AcceptedConnection, serve_plain, serve_tls};
@@ -96,7 +98,7 @@ pub(super) struct NewSocket {
     socket: std::net::TcpListener,
 }
 
-fn configured_listeners(snapshot: &Snapshot) -> Vec<(ListenerKind, ListenAddress)> {
+pub(super) fn configured_listeners(snapshot: &Snapshot) -> Vec<(ListenerKind, ListenAddress)> {
     let https = snapshot
         .https
         .iter()
@@ -122,16 +124,21 @@ impl App {
         let missing = configured_listeners(snapshot)
             .into_iter()
             .filter(|key| !listeners.by_key.contains_key(key));
-        missing
-            .map(|(kind, address)| match socket::bind(address) {
-                Ok(socket) => Ok(NewSocket {
+        let (mut sockets, mut problems) = (Vec::new(), Problems::default());
+        for (kind, configured) in missing {
+            match socket::bind(configured) {
+                Ok(socket) => sockets.push(NewSocket {
                     kind,
-                    configured: address,
+                    configured,
                     socket,
                 }),
-                Err(source) => Err(StartError::Listen { address, source }),
-            })
-            .collect()
+                Err(error) => problems.push(listen_problem(snapshot, configured, &error)),
+            }
+        }
+        if problems.has_errors() {
+            return Err(StartError::System(problems));
+        }
+        Ok(sockets)
     }
 
     /// Serves new sockets.

@@ -58,6 +58,7 @@ pub(super) fn build_site(
     let users = builder.users();
     let trust = builder.trust();
     if let Purpose::Check = purpose {
+        access::warn_of_skipped_lines(host, users.as_deref(), builder.problems);
         access::warn_of_unknown_users(host, users.as_deref(), builder.problems);
         access::warn_of_users_without_repositories(host, users.as_deref(), builder.problems);
     }

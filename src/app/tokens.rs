@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::auth::token::Tokens;
+use crate::auth::token::{Tokens, TokensError};
 use crate::clock::time_of_day;
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
+use crate::config::vhost::VirtualHost;
 use crate::request::site::Sites;
 
 /// Opens what issues and verifies tokens, if a domain needs it. Kept across reloads, like the state
@@ -26,16 +27,28 @@ pub(super) fn tokens(
     match Tokens::open(&snapshot.state, time_of_day()) {
         Ok(tokens) => Some(Arc::new(tokens)),
         Err(error) => {
-            let help = "make the state directory writable for moorgate's user; a damaged file can be taken away";
-            problems.push(Problem::at_key(
-                &host.source,
-                &["auth", "mode"],
-                error.to_string(),
-                help,
-            ));
+            problems.push(problem(host, &error));
             None
         }
     }
+}
+
+/// Reports files of tokens that cannot be used, for `moorgate check`.
+pub(super) fn check(snapshot: &Snapshot, problems: &mut Problems) {
+    let host = snapshot
+        .domains
+        .iter()
+        .find(|host| host.auth.mode.tokens().is_some());
+    if let Some(host) = host
+        && let Err(error) = Tokens::check(&snapshot.state)
+    {
+        problems.push(problem(host, &error));
+    }
+}
+
+fn problem(host: &VirtualHost, error: &TokensError) -> Problem {
+    let help = "make the file readable and the state directory writable for moorgate's user; a damaged file can be taken away";
+    Problem::at_key(&host.source, &["auth", "mode"], error.to_string(), help)
 }
 
 /// What issues and verifies the tokens of these sites.

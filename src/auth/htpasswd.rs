@@ -134,36 +134,27 @@ pub enum SkipReason {
     Plain,
 }
 
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: ", self.line)?;
+impl Skipped {
+    /// Why it cannot be used, without the line's number.
+    pub fn cause(&self) -> String {
+        let user = UserOf(self);
         let kind = match self.reason {
             SkipReason::NoColon => {
-                return f.write_str("is not `user:hash`, and not a comment either");
+                return "is not `user:hash`, and not a comment either".to_owned();
             }
             SkipReason::UserName => {
-                return f.write_str(
-                    "has a user name that is empty, too long or holds characters that cannot be sent",
-                );
+                return "has a user name that is empty, too long or holds characters that cannot be sent".to_owned();
             }
             SkipReason::Repeated { first } => {
-                write!(
-                    f,
-                    "{} is already on line {first}, which is the one that counts",
-                    UserOf(self)
-                )?;
-                return f.write_str(": delete one of them");
+                return format!("{user} is already on line {first}, which is the one that counts");
             }
             SkipReason::Empty => "an empty password",
             SkipReason::BrokenBcrypt => "a damaged bcrypt hash",
             SkipReason::Cost { cost } => {
                 let (lowest, highest) = (Cost::LOWEST, Cost::HIGHEST);
-                write!(
-                    f,
-                    "{} has a bcrypt hash of cost {cost}, not {lowest} to {highest}",
-                    UserOf(self)
-                )?;
-                return write_remedy(f, self);
+                return format!(
+                    "{user} has a bcrypt hash of cost {cost}, not {lowest} to {highest}"
+                );
             }
             SkipReason::Md5 => "an MD5 password ($apr1$)",
             SkipReason::Sha1 => "a SHA-1 password ({SHA})",
@@ -173,8 +164,37 @@ impl fmt::Display for Skipped {
             SkipReason::Unknown => "a password of an unknown kind",
             SkipReason::Plain => "a plain password",
         };
-        write!(f, "{} has {kind}, only bcrypt is accepted", UserOf(self))?;
-        write_remedy(f, self)
+        format!("{user} has {kind}, only bcrypt is accepted")
+    }
+
+    /// What to do about it; `None` where the cause says it.
+    pub fn remedy(&self, file: &str) -> Option<String> {
+        match self.reason {
+            SkipReason::NoColon | SkipReason::UserName => None,
+            SkipReason::Repeated { .. } => Some("delete one of them".to_owned()),
+            _ => Some(self.command(file)),
+        }
+    }
+
+    fn command(&self, file: &str) -> String {
+        // A name with characters that a shell interprets is replaced by `USER`.
+        let plain = |name: &&str| {
+            name.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b))
+        };
+        let user = self.user.as_ref().map(UserName::as_str);
+        let user = user.filter(plain).unwrap_or("USER");
+        format!("run `moorgate htpasswd {file} {user}` or `htpasswd -B {file} {user}`")
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.cause())?;
+        match self.remedy("FILE") {
+            Some(remedy) => write!(f, ": {remedy}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -187,24 +207,6 @@ impl fmt::Display for UserOf<'_> {
             None => f.write_str("the user"),
         }
     }
-}
-
-fn write_remedy(f: &mut fmt::Formatter<'_>, skipped: &Skipped) -> fmt::Result {
-    // A name with characters that a shell interprets is replaced by `USER`.
-    let plain = |name: &&str| {
-        name.bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b))
-    };
-    let user = skipped
-        .user
-        .as_ref()
-        .map(UserName::as_str)
-        .filter(plain)
-        .unwrap_or("USER");
-    write!(
-        f,
-        ": run `moorgate htpasswd FILE {user}` or `htpasswd -B FILE {user}`"
-    )
 }
 
 /// Parses one line; `None` for an empty line or a comment. `first_lines` has the number of the first

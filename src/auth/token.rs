@@ -117,6 +117,13 @@ impl Tokens {
         })
     }
 
+    /// Whether [`Self::open`] can use the files that are there. Creates nothing.
+    pub(crate) fn check(state: &Path) -> Result<(), TokensError> {
+        keys::read_entry_key(state)?;
+        RefreshTokens::open(state)?;
+        Ok(())
+    }
+
     pub fn refresh_tokens(&self) -> &Arc<RefreshTokens> {
         &self.refresh_tokens
     }

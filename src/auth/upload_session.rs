@@ -41,6 +41,11 @@ impl SessionKey {
         Ok(Self::new(&*key))
     }
 
+    /// Whether [`Self::open`] can use the key that is there. Creates nothing.
+    pub(crate) fn check(state: &Path) -> io::Result<()> {
+        Self::read(&state.join(FILE)).map(drop)
+    }
+
     fn read(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::read(path) {
             Ok(key) if key.len() == KEY_BYTES => Ok(Some(Self::new(&key))),

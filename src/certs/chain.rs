@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certs::inspect::{Rfc3339, system_time};
+use crate::certs::roots;
 
 /// Why clients cannot follow a chain to its end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +53,23 @@ pub(crate) fn check(chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(),
         }),
         _ => Ok(()),
     }
+}
+
+/// The issuer of a certificate that comes without its chain: it did not sign itself, and no root of
+/// this system did.
+pub(crate) fn absent_issuer(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let [leaf] = chain else {
+        return None;
+    };
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    let issuer = leaf.issuer();
+    let roots = roots::of_system().map(|store| store.roots);
+    // A trust anchor has the content of the name, without its DER header.
+    let is_root = roots.is_ok_and(|roots| {
+        let mut subjects = roots.iter().map(|root| root.subject.as_ref());
+        subjects.any(|subject| issuer.as_raw().ends_with(subject))
+    });
+    (issuer.as_raw() != leaf.subject().as_raw() && !is_root).then(|| issuer.to_string())
 }
 
 fn check_pair(lower: &X509Certificate<'_>, upper: &X509Certificate<'_>) -> Result<(), ChainDefect> {

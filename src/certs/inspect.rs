@@ -54,7 +54,7 @@ pub enum Defect {
     #[error("the certificate expired on {}", Rfc3339(*.0))]
     Expired(SystemTime),
     /// It expires soon and has not been renewed.
-    #[error("the certificate expires on {}, in less than {days} days", Rfc3339(*.at))]
+    #[error("the certificate expires on {}, in less than {days} {}", Rfc3339(*.at), if *.days == 1 { "day" } else { "days" })]
     ExpiresSoon {
         /// The end of its validity.
         at: SystemTime,
@@ -134,10 +134,16 @@ impl CertificateFacts {
         if left >= EXPIRY_NOTICE.min(life / 5) {
             return None;
         }
-        Some(Defect::ExpiresSoon {
-            at: self.not_after,
+        Some(Defect::expires_soon(self.not_after, left))
+    }
+}
+
+impl Defect {
+    pub(crate) fn expires_soon(at: SystemTime, left: Duration) -> Self {
+        Self::ExpiresSoon {
+            at,
             days: left.as_secs() / Duration::from_hours(24).as_secs() + 1,
-        })
+        }
     }
 }
 

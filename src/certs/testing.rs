@@ -149,6 +149,7 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
     Snapshot {
         directory: state.to_owned(),
         state: state.to_owned(),
+        written_listeners: Vec::new(),
         https: Vec::new(),
         http: Vec::new(),
         domains,

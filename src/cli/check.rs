@@ -1,54 +1,96 @@
 //! `moorgate check`: reports the problems of the configuration, or prints one line per domain.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use crate::admin::control;
+use crate::app;
+use crate::certs::served;
 use crate::config::Loaded;
 use crate::config::problem::{Colour, Problem, ProblemSeverity, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, ListenAddress, UpstreamAuthorization, VirtualHost};
 
-/// The format of the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportFormat {
-    /// Problems on stderr, domains on stdout.
-    Text,
-    /// One JSON object on stdout.
-    Json,
+/// How much is checked, and how it is told.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct CheckOptions {
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+    /// End with status 1 if there are warnings.
+    #[arg(long)]
+    strict: bool,
+    /// Ask the registries, DNS, and the ports of the running moorgate as well.
+    #[arg(long)]
+    live: bool,
 }
 
-/// Reports a configuration, with the problems of the files that it names. The exit status is 0 if
-/// the configuration can be used, 2 otherwise.
-pub fn report(
-    outcome: &Result<Loaded, Problems>,
-    extra: Vec<Problem>,
-    form: ReportFormat,
-) -> io::Result<ExitCode> {
-    let (problems, snapshot) = match outcome {
-        Ok(loaded) => (&loaded.warnings, Some(&loaded.snapshot)),
+/// Reports all that a start would stumble over: problems of the configuration, of the files that
+/// it names, and of this machine. Changes nothing. The exit status is 2 if a start would fail, 1 if
+/// there are warnings and they count, 0 otherwise.
+pub fn run(directory: &Path, options: CheckOptions) -> anyhow::Result<ExitCode> {
+    let (problems, snapshot) = match crate::config::load(directory) {
+        Ok(Loaded { snapshot, warnings }) => {
+            let mut problems = warnings;
+            problems.extend(problems_outside(&snapshot, options)?);
+            (problems, Some(snapshot))
+        }
         Err(problems) => (problems, None),
     };
-    let mut problems = problems.clone();
-    problems.extend(extra);
-    let snapshot = snapshot.filter(|_| !problems.has_errors());
-    match form {
-        ReportFormat::Text => {
-            let colour = if io::stderr().is_terminal() {
-                Colour::Always
-            } else {
-                Colour::Never
-            };
-            write_problems(&problems, colour, &mut io::stderr().lock())?;
-            if let Some(snapshot) = snapshot {
-                write_domains(snapshot, &mut io::stdout().lock())?;
-            }
+    Ok(report(&problems, snapshot.as_ref(), options)?)
+}
+
+fn report(
+    problems: &Problems,
+    snapshot: Option<&Snapshot>,
+    options: CheckOptions,
+) -> io::Result<ExitCode> {
+    if options.json {
+        let report = json(problems, snapshot);
+        writeln!(io::stdout().lock(), "{report:#}")?;
+    } else {
+        super::report_problems(problems)?;
+        if let Some(snapshot) = snapshot.filter(|_| !problems.has_errors()) {
+            write_domains(snapshot, &mut io::stdout().lock())?;
         }
-        ReportFormat::Json => writeln!(io::stdout().lock(), "{:#}", json(&problems, snapshot))?,
     }
-    Ok(ExitCode::from(if snapshot.is_some() { 0 } else { 2 }))
+    let status = match (problems.has_errors(), problems.is_empty()) {
+        (true, _) => 2,
+        (false, false) if options.strict => 1,
+        (false, _) => 0,
+    };
+    Ok(ExitCode::from(status))
+}
+
+/// The problems of what a valid configuration names: files, addresses, and what answers there.
+fn problems_outside(snapshot: &Snapshot, options: CheckOptions) -> anyhow::Result<Problems> {
+    let running = control::client::running(&snapshot.state);
+    let mut problems = Problems::default();
+    let state = app::preconditions::missing_state(snapshot);
+    let certificates = served::check::problems(snapshot, SystemTime::now());
+    // What cannot be read there has one cause.
+    let certificates = certificates
+        .into_iter()
+        .filter(|found| state.is_none() || !found.is_in_state());
+    problems.extend(certificates.map(|found| {
+        // A broken certificate affects only its own domain and must not prevent a start.
+        Problem::at_key(&found.source, found.key, found.message, found.help).warning()
+    }));
+    problems.extend(app::file_problems(snapshot));
+    problems.extend(app::preconditions::missing_addresses(snapshot, running));
+    if options.live {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        problems.extend(runtime.block_on(app::live::problems(snapshot, running.is_some())));
+        // A name that is still being looked up must not keep the report back.
+        runtime.shutdown_background();
+    }
+    Ok(problems)
 }
 
 /// Writes all problems and their number. `run` and `reload` use it as well.
@@ -137,7 +179,7 @@ fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
         .flat_map(|snapshot| &snapshot.domains)
         .collect();
     json!({
-        "ok": snapshot.is_some(),
+        "ok": !problems.has_errors(),
         "listen": snapshot.map(listeners).unwrap_or_default(),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
         "domains": domains.into_iter().map(|host| domain(host)).collect::<Vec<_>>(),

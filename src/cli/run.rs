@@ -45,6 +45,10 @@ async fn serve(options: StartOptions, mut signals: Signals) -> anyhow::Result<Ex
             super::report_problems(&problems)?;
             return Ok(ExitCode::from(2));
         }
+        Err(StartError::System(problems)) => {
+            super::report_problems(&problems)?;
+            return Ok(ExitCode::FAILURE);
+        }
         Err(error) => return Err(error.into()),
     };
     admin::serve(&app);

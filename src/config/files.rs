@@ -8,7 +8,8 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::problem::{Problem, ProblemSeverity, Problems};
+use super::exposed;
+use super::problem::{Problem, Problems};
 use super::raw::{self, RawCa, RawDomain, Setting};
 use super::resolve::{DomainFile, MainFile};
 use super::source::{Source, open_regular};
@@ -58,6 +59,7 @@ fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<
     let Setting::Given(secret, span) = &ca.eab_hmac_key else {
         return None;
     };
+    exposed::warn_of_secret(source, "ca.eab_hmac_key", (secret, span), problems);
     let revealed = secret.reveal(|path| source.beside(path));
     let secret = revealed
         .map_err(|error| (error.to_string(), error.help()))
@@ -122,20 +124,12 @@ fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
     };
     let raw = raw::domain(&source, problems)?;
     check_named_files(&source, &raw, problems);
-    let password = raw
-        .upstream
-        .given()
-        .and_then(|upstream| match &upstream.password {
-            Setting::Absent | Setting::Invalid => None,
-            Setting::Given(secret, span) => match secret.reveal(|path| source.beside(path)) {
-                Ok(secret) => Some(secret),
-                Err(error) => {
-                    let message = format!("`upstream.password` {error}");
-                    problems.push(Problem::at(&source, span, message, error.help()));
-                    None
-                }
-            },
-        });
+    if let Some(tls) = raw.tls.given()
+        && let Setting::Given(key, span) = &tls.key
+    {
+        exposed::warn_of_key(&source, &source.beside(key), span, problems);
+    }
+    let password = password(&source, &raw, problems);
     let groups = groups(&source, &raw, problems);
     Some(DomainFile {
         source,
@@ -143,6 +137,26 @@ fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
         password,
         groups,
     })
+}
+
+/// Reads the secret of `upstream.password`.
+fn password(
+    source: &Arc<Source>,
+    raw: &RawDomain,
+    problems: &mut Problems,
+) -> Option<SecretString> {
+    let Setting::Given(secret, span) = &raw.upstream.given()?.password else {
+        return None;
+    };
+    exposed::warn_of_secret(source, "upstream.password", (secret, span), problems);
+    match secret.reveal(|path| source.beside(path)) {
+        Ok(secret) => Some(secret),
+        Err(error) => {
+            let message = format!("`upstream.password` {error}");
+            problems.push(Problem::at(source, span, message, error.help()));
+            None
+        }
+    }
 }
 
 fn groups(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) -> Option<Arc<Source>> {
@@ -178,55 +192,29 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Checks that named files are readable. A missing certificate is a warning, since it must not stop
-/// other domains; a missing htpasswd file would leave its domain without users, and missing roots
-/// would leave an upstream without trust anchors.
+/// Checks that named files are readable: a missing htpasswd file would leave its domain without
+/// users, and missing roots would leave an upstream without trust anchors. A missing certificate is
+/// reported with what else may be wrong with one, since it must not stop other domains.
 fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
-    let mut check =
-        |key: &str, setting: &Setting<PathBuf>, severity: ProblemSeverity, help: &str| {
-            let Setting::Given(written, span) = setting else {
-                return;
-            };
-            let path = source.beside(written);
-            let Err(error) = open_regular(&path) else {
-                return;
-            };
-            let message = format!("`{key}` cannot be read: {}: {error}", path.display());
-            let problem = Problem::at(source, span, message, help);
-            problems.push(match severity {
-                ProblemSeverity::Error => problem,
-                ProblemSeverity::Warning => problem.warning(),
-            });
+    let mut check = |key: &str, setting: &Setting<PathBuf>, help: &str| {
+        let Setting::Given(written, span) = setting else {
+            return;
         };
+        let path = source.beside(written);
+        let Err(error) = open_regular(&path) else {
+            return;
+        };
+        let message = format!("`{key}` cannot be read: {}: {error}", path.display());
+        problems.push(Problem::at(source, span, message, help));
+    };
     if let Some(auth) = raw.auth.given() {
         let help = "`moorgate htpasswd FILE USER` makes it; a relative path starts at the file that names it";
-        check(
-            "auth.htpasswd",
-            &auth.htpasswd,
-            ProblemSeverity::Error,
-            help,
-        );
-    }
-    if let Some(tls) = raw.tls.given() {
-        let help =
-            "the domain has no certificate until the file is there and moorgate's user may read it";
-        check(
-            "tls.certificate",
-            &tls.certificate,
-            ProblemSeverity::Warning,
-            help,
-        );
-        check("tls.key", &tls.key, ProblemSeverity::Warning, help);
+        check("auth.htpasswd", &auth.htpasswd, help);
     }
     if let Some(upstream) = raw.upstream.given() {
         let help =
             "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
-        check(
-            "upstream.roots",
-            &upstream.roots,
-            ProblemSeverity::Error,
-            help,
-        );
+        check("upstream.roots", &upstream.roots, help);
     }
 }
 

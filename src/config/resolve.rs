@@ -16,7 +16,7 @@ use secrecy::SecretString;
 use self::process::Process;
 use super::problem::{Problem, Problems};
 use super::raw::{List, RawDomain, RawMain};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, WrittenListener};
 use super::source::{Source, Span};
 use super::vhost::ListenAddress;
 
@@ -80,9 +80,17 @@ pub(super) fn snapshot(
             https.push(listener.address);
         }
     }
+    let written_listeners = listeners
+        .iter()
+        .flatten()
+        .chain(&process.http)
+        .chain(&process.admin)
+        .filter_map(RequestedListener::written)
+        .collect();
     Some(Snapshot {
         directory: directory.to_owned(),
         state: process.state,
+        written_listeners,
         https,
         http: process
             .http
@@ -110,6 +118,17 @@ pub(super) fn state(main: &MainFile) -> Option<PathBuf> {
 struct RequestedListener {
     address: ListenAddress,
     written: Option<(Arc<Source>, Span)>,
+}
+
+impl RequestedListener {
+    fn written(&self) -> Option<WrittenListener> {
+        let (source, span) = self.written.as_ref()?;
+        Some(WrittenListener {
+            address: self.address,
+            file: source.path().to_owned(),
+            span: span.clone(),
+        })
+    }
 }
 
 /// The listeners of a domain.

@@ -1,6 +1,7 @@
 //! The validated configuration: immutable, and replaced as a whole on a reload.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct Snapshot {
     pub directory: PathBuf,
     /// The directory for everything that moorgate writes.
     pub state: PathBuf,
+    /// Where the files name the listeners; defaults are not among them.
+    pub written_listeners: Vec<WrittenListener>,
     /// Every https listener that any domain uses, each once, in order of first mention.
     pub https: Vec<ListenAddress>,
     /// Plain listeners, which redirect to https and answer http-01 challenges.
@@ -32,6 +35,22 @@ pub struct Snapshot {
     pub log: LogSettings,
     /// Limits that apply before a virtual host is known.
     pub connection: ConnectionSettings,
+}
+
+impl Snapshot {
+    /// The path of `moorgate.toml`, which need not exist.
+    pub fn main_file(&self) -> PathBuf {
+        self.directory.join("moorgate.toml")
+    }
+}
+
+/// A listener as a file names it.
+#[derive(Clone, Debug)]
+pub struct WrittenListener {
+    pub address: ListenAddress,
+    pub file: PathBuf,
+    /// Of the address in the file, in bytes.
+    pub span: Range<usize>,
 }
 
 /// Failed logins that are allowed before further passwords are refused unchecked. Used attempts

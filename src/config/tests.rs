@@ -1,11 +1,16 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::problem::{Colour, ProblemSeverity};
+use crate::config::problem::Colour;
 
 const DOMAIN: &str = "domain = 'ci.example.com'\n[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n\
     [upstream]\nurl = 'http://registry:5000'\n";
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+}
 
 struct ConfigDirectory(tempfile::TempDir);
 
@@ -25,7 +30,9 @@ impl ConfigDirectory {
     fn write(&self, name: &str, content: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().expect("parent")).expect("folder");
-        fs::write(path, content).expect("written");
+        fs::write(&path, content).expect("written");
+        // Readable by others: only what a test makes so.
+        set_mode(&path, 0o600);
     }
 
     fn load(&self) -> Result<Loaded, Problems> {
@@ -170,22 +177,6 @@ fn files_that_settings_name_are_looked_for() {
         );
     let directory = ConfigDirectory::new(&[("conf.d/ci.toml", &text)]);
     insta::assert_snapshot!(directory.refused(), @"
-    warning: `tls.certificate` cannot be read: DIR/conf.d/ci.pem: No such file or directory (os error 2)
-     --> DIR/conf.d/ci.toml:3:15
-      |
-    3 | certificate = 'ci.pem'
-      |               ^^^^^^^^
-      |
-      = help: the domain has no certificate until the file is there and moorgate's user may read it
-
-    warning: `tls.key` cannot be read: DIR/conf.d/../ci.key: No such file or directory (os error 2)
-     --> DIR/conf.d/ci.toml:4:7
-      |
-    4 | key = '../ci.key'
-      |       ^^^^^^^^^^^
-      |
-      = help: the domain has no certificate until the file is there and moorgate's user may read it
-
     error: `auth.htpasswd` cannot be read: DIR/conf.d/ci.htpasswd: No such file or directory (os error 2)
      --> DIR/conf.d/ci.toml:6:12
       |
@@ -205,14 +196,65 @@ fn files_that_settings_name_are_looked_for() {
 }
 
 #[test]
-fn a_missing_certificate_is_a_warning() {
-    let text = DOMAIN.replace("internal = true", "certificate = 'ci.pem'\nkey = 'ci.key'");
-    let directory = ConfigDirectory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
-    let loaded = directory.load().expect("valid");
-    assert_eq!(loaded.warnings.count(ProblemSeverity::Warning), 2);
-    directory.write("conf.d/ci.pem", "");
-    directory.write("conf.d/ci.key", "");
-    assert!(directory.load().expect("valid").warnings.is_empty());
+fn secrets_that_everybody_can_read_are_warned_of() {
+    let literal = format!("{DOMAIN}username = 'me'\npassword = 's3cret'\n");
+    let files = literal
+        .replace("'s3cret'", "{ file = '../secret' }")
+        .replace("internal = true", "certificate = 'ci.pem'\nkey = 'ci.key'");
+    let main = "[[ca]]\ndirectory = 'zerossl'\neab_key_id = 'me'\n\
+                eab_hmac_key = 'c2VjcmV0IHNlY3JldCBzZWNyZXQ'\n";
+    let directory = ConfigDirectory::new(&[
+        ("conf.d/a.toml", &literal.replace("ci.example", "a")),
+        ("conf.d/b.toml", &files.replace("ci.example", "b")),
+        ("conf.d/ci.htpasswd", ""),
+        ("conf.d/ci.key", ""),
+        ("secret", "s3cret"),
+        ("moorgate.toml", main),
+    ]);
+    let warnings = || directory.load().expect("valid").warnings;
+    let all = ["conf.d/a.toml", "conf.d/ci.key", "secret", "moorgate.toml"];
+    set_mode(directory.0.path(), 0o755);
+    assert!(warnings().is_empty(), "{}", warnings());
+    for file in all {
+        set_mode(&directory.path(file), 0o644);
+    }
+    insta::assert_snapshot!(directory.shown(&warnings()), @r#"
+    warning: `upstream.password` can be read by every user of this machine
+     --> DIR/conf.d/a.toml:9:12
+      |
+    9 | password = …
+      |            ^
+      |
+      = help: run `chmod o-r DIR/conf.d/a.toml`, or write { file = "PATH" }
+
+    warning: `tls.key` can be read by every user of this machine
+     --> DIR/conf.d/b.toml:4:7
+      |
+    4 | key = 'ci.key'
+      |       ^^^^^^^^
+      |
+      = help: run `chmod o-r DIR/conf.d/ci.key`
+
+    warning: `upstream.password` can be read by every user of this machine
+      --> DIR/conf.d/b.toml:10:12
+       |
+    10 | password = { file = '../secret' }
+       |            ^^^^^^^^^^^^^^^^^^^^^^
+       |
+       = help: run `chmod o-r DIR/conf.d/../secret`
+
+    warning: `ca.eab_hmac_key` can be read by every user of this machine
+     --> DIR/moorgate.toml:4:16
+      |
+    4 | eab_hmac_key = …
+      |                ^
+      |
+      = help: run `chmod o-r DIR/moorgate.toml`, or write { file = "PATH" }
+    "#);
+    assert!(!warnings().to_string().contains("s3cret"));
+    // Whoever cannot enter the directory cannot read its files.
+    set_mode(directory.0.path(), 0o750);
+    assert!(warnings().is_empty(), "{}", warnings());
 }
 
 #[test]

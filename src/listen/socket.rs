@@ -12,18 +12,36 @@ const BACKLOG: i32 = 4096;
 
 /// Binds and listens. `:443` accepts IPv6 and IPv4, or only IPv4 where the system has no IPv6.
 pub(crate) fn bind(address: ListenAddress) -> io::Result<TcpListener> {
-    match listen_on(address.0) {
+    with_fallback(address, |address| {
+        let socket = bound(address)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    })
+}
+
+/// Whether [`bind`] would succeed now. Nobody can connect meanwhile, and another process may bind
+/// the address at the same time.
+pub(crate) fn probe(address: ListenAddress) -> io::Result<()> {
+    with_fallback(address, |address| bound(address).map(drop))
+}
+
+/// Uses the IPv4 form of `:443` where the system has no IPv6.
+fn with_fallback<T>(
+    address: ListenAddress,
+    open: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    match open(address.0) {
         Err(error)
             if address.0.ip().is_unspecified()
                 && address.0.is_ipv6()
                 && is_without_ipv6(&error) =>
         {
-            listen_on(SocketAddr::new(
+            open(SocketAddr::new(
                 IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 address.0.port(),
             ))
         }
-        bound => bound,
+        opened => opened,
     }
 }
 
@@ -37,7 +55,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
     )
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -50,6 +68,5 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }

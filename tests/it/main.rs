@@ -43,6 +43,7 @@ mod browser;
 // What the administrator sees.
 mod access_log;
 mod admin;
+mod check;
 mod metrics;
 
 // What is taken over from another server.

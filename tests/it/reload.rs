@@ -237,7 +237,7 @@ async fn a_listener_that_cannot_be_had_changes_nothing() {
     .unwrap();
     assert!(matches!(
         gateway.app.reload().await,
-        Err(StartError::Listen { .. })
+        Err(StartError::System(_))
     ));
     assert_eq!(gateway.app.listeners().len(), 3);
     assert_eq!(status_of(&gateway, "alice", "secret").await, LOGGED_IN);

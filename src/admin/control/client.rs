@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Pid;
+
 use super::{ControlCommand, ControlReply, ControlSocket};
 
 /// Why there is no reply.
@@ -27,6 +29,13 @@ pub(crate) enum ControlError {
         path: PathBuf,
         source: serde_json::Error,
     },
+}
+
+/// The process that serves this state directory, if one does and this user may reach it.
+pub(crate) fn running(state: &Path) -> Option<Pid> {
+    let stream = UnixStream::connect(ControlSocket::path(state)).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    Some(peer.pid)
 }
 
 /// Sends a command to the process whose state directory this is, and waits for its reply.

@@ -2,13 +2,14 @@
 //! `moorgate certs`. Creates and changes nothing.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::files::{self, Half};
 use super::internal_ca::{InternalCa, InternalCaError};
 use super::report::CertificateReport;
 use super::status;
 use crate::certs::inspect::Defect;
+use crate::certs::{Certificate, chain};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::{CertificateSource, VirtualHost};
 
@@ -20,10 +21,17 @@ pub(crate) struct CertificateProblem {
     /// The key in it, like `["tls", "certificate"]`.
     pub key: &'static [&'static str],
     pub message: String,
-    pub help: &'static str,
+    pub help: String,
     /// Whether handshakes for the domain would be refused; otherwise the certificate is served in
     /// spite of the problem.
     pub refused: bool,
+}
+
+impl CertificateProblem {
+    /// Whether the certificate is kept below the state directory.
+    pub(crate) fn is_in_state(&self) -> bool {
+        self.key == INTERNAL
+    }
 }
 
 /// The problems of all domains, in order of their files.
@@ -46,36 +54,69 @@ pub(crate) fn reports(snapshot: &Snapshot, now: SystemTime) -> Vec<CertificateRe
 }
 
 fn problems_of(host: &VirtualHost, state: &Path, now: SystemTime) -> Vec<CertificateProblem> {
-    let problem = |key, message, help, refused| CertificateProblem {
+    let refused = |key, message, help: &str| CertificateProblem {
         source: host.source.clone(),
         key,
         message,
-        help,
-        refused,
+        help: help.to_owned(),
+        refused: true,
     };
     match &host.certificate {
         CertificateSource::Files { certificate, key } => match files::load(certificate, key) {
-            Ok(loaded) => {
-                let defects = loaded.facts.defects(now, host.names());
-                let served =
-                    |defect: Defect| problem(CERTIFICATE, defect.to_string(), help(&defect), false);
-                defects.into_iter().map(served).collect()
-            }
+            Ok(loaded) => served_problems(host, &loaded, now),
             Err(error) => {
                 let half = match error.half() {
                     Half::Certificate => CERTIFICATE,
                     Half::Key => KEY,
                 };
-                vec![problem(half, error.to_string(), error.help(), true)]
+                vec![refused(half, error.to_string(), error.help())]
             }
         },
         CertificateSource::Internal => match open_ca(state, now) {
             Ok(_) => Vec::new(),
-            Err(error) => vec![problem(INTERNAL, error.to_string(), error.help(), true)],
+            Err(error) => vec![refused(INTERNAL, error.to_string(), error.help())],
         },
         // The process that orders retries and reports these.
         CertificateSource::Acme(_) => Vec::new(),
     }
+}
+
+/// The problems of a certificate that is served in spite of them.
+fn served_problems(
+    host: &VirtualHost,
+    certificate: &Certificate,
+    now: SystemTime,
+) -> Vec<CertificateProblem> {
+    let facts = &certificate.facts;
+    let mut defects = facts.defects(now, host.names());
+    let days = facts.not_after.duration_since(now).unwrap_or_default();
+    if defects.is_empty() && days < NOTICE {
+        defects.push(Defect::expires_soon(facts.not_after, days));
+    }
+    let defects = defects
+        .into_iter()
+        .map(|defect| (defect.to_string(), help(&defect, host)));
+    let chain = &certificate.key.cert;
+    let broken = chain::check(chain, now).err().map(|defect| {
+        let help = "put the certificates in order, each followed by that of its issuer";
+        (defect.to_string(), help.to_owned())
+    });
+    let alone = chain::absent_issuer(chain).map(|issuer| {
+        let message = format!(
+            "the certificate comes without its chain: clients that do not have that of {issuer} refuse it"
+        );
+        let help = "append the certificate of its issuer, as certbot does in fullchain.pem";
+        (message, help.to_owned())
+    });
+    let all = defects.chain(broken).chain(alone);
+    all.map(|(message, help)| CertificateProblem {
+        source: host.source.clone(),
+        key: CERTIFICATE,
+        message,
+        help,
+        refused: false,
+    })
+    .collect()
 }
 
 fn report_of(host: &VirtualHost, snapshot: &Snapshot, now: SystemTime) -> CertificateReport {
@@ -104,18 +145,23 @@ fn open_ca(state: &Path, now: SystemTime) -> Result<Option<InternalCa>, Internal
     Ok(ca)
 }
 
-fn help(defect: &Defect) -> &'static str {
+fn help(defect: &Defect, host: &VirtualHost) -> String {
     match defect {
         Defect::Expired(_) | Defect::ExpiresSoon { .. } => {
-            "renew it; the files are re-read when they change"
+            "renew it; the files are re-read when they change".to_owned()
         }
-        Defect::NotYetValid(_) => "check this machine's clock, or wait",
-        Defect::DoesNotCover(_) => {
-            "get a certificate for all names of the domain, or take the alias out"
+        Defect::NotYetValid(_) => "check this machine's clock, or wait".to_owned(),
+        Defect::DoesNotCover(name) if *name == host.domain => {
+            format!("get a certificate for {name}, or name the one that is for it")
+        }
+        Defect::DoesNotCover(name) => {
+            format!("get a certificate that has this name too, or take {name} out of `aliases`")
         }
     }
 }
 
+/// A certificate from files is renewed by somebody else, who may have forgotten it.
+const NOTICE: Duration = Duration::from_hours(48);
 const CERTIFICATE: &[&str] = &["tls", "certificate"];
 const KEY: &[&str] = &["tls", "key"];
 const INTERNAL: &[&str] = &["tls", "internal"];

@@ -1,3 +1,5 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
@@ -12,8 +14,14 @@ fn directory(domain: &str) -> tempfile::TempDir {
     let folder = directory.path().join("conf.d");
     std::fs::create_dir(&folder).expect("conf.d");
     std::fs::write(folder.join("ci.toml"), domain).expect("domain file");
+    let mode = Permissions::from_mode(0o600);
+    std::fs::set_permissions(folder.join("ci.toml"), mode).expect("private");
     std::fs::write(folder.join("ci.htpasswd"), "ci:$2y$05$x\n").expect("htpasswd");
     directory
+}
+
+fn snapshot(directory: &Path) -> Snapshot {
+    config::load(directory).expect("valid").snapshot
 }
 
 fn shown(text: &str, directory: &Path) -> String {
@@ -23,26 +31,31 @@ fn shown(text: &str, directory: &Path) -> String {
 #[test]
 fn a_good_configuration_is_one_line_a_domain() {
     let directory = directory(DOMAIN);
-    let outcome = config::load(directory.path());
+    let snapshot = snapshot(directory.path());
     let mut text = Vec::new();
-    let snapshot = &outcome.as_ref().expect("valid").snapshot;
-    write_domains(snapshot, &mut text).expect("written");
+    write_domains(&snapshot, &mut text).expect("written");
     insta::assert_snapshot!(String::from_utf8(text).expect("text"), @"docker-ci.example.com  https :443, :5000  certificate internal  users conf.d/ci.htpasswd  -> http://registry-ci:5000");
-    assert_eq!(
-        report(&outcome, Vec::new(), ReportFormat::Json).expect("written"),
-        ExitCode::SUCCESS
-    );
-    let warning = Problem::in_file(directory.path(), "odd", "look").warning();
-    assert_eq!(
-        report(&outcome, vec![warning], ReportFormat::Text).expect("written"),
-        ExitCode::SUCCESS
-    );
+    let status = |problems: &Problems, json, strict| {
+        let options = CheckOptions {
+            json,
+            strict,
+            live: false,
+        };
+        report(problems, Some(&snapshot), options).expect("written")
+    };
+    let mut problems = Problems::default();
+    assert_eq!(status(&problems, true, true), ExitCode::SUCCESS);
+    problems.push(Problem::in_file(directory.path(), "odd", "look").warning());
+    assert_eq!(status(&problems, false, false), ExitCode::SUCCESS);
+    for json in [false, true] {
+        assert_eq!(status(&problems, json, true), ExitCode::from(1));
+    }
 }
 
 #[test]
 fn an_error_of_another_part_is_exit_status_2() {
     let directory = directory(DOMAIN);
-    let outcome = config::load(directory.path());
+    let snapshot = snapshot(directory.path());
     let file = directory.path().join("conf.d/ci.toml");
     let extra = || {
         vec![Problem::at_key(
@@ -52,14 +65,17 @@ fn an_error_of_another_part_is_exit_status_2() {
             "add one",
         )]
     };
-    for form in [ReportFormat::Text, ReportFormat::Json] {
-        assert_eq!(
-            report(&outcome, extra(), form).expect("written"),
-            ExitCode::from(2)
-        );
-    }
     let mut problems = Problems::default();
     problems.extend(extra());
+    for json in [false, true] {
+        let options = CheckOptions {
+            json,
+            strict: false,
+            live: false,
+        };
+        let status = report(&problems, Some(&snapshot), options).expect("written");
+        assert_eq!(status, ExitCode::from(2));
+    }
     problems.push(problems.iter().next().expect("one").clone().warning());
     let mut text = Vec::new();
     write_problems(&problems, Colour::Never, &mut text).expect("written");

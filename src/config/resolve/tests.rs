@@ -160,6 +160,29 @@ fn every_setting_arrives() {
     Snapshot {
         directory: "",
         state: "state",
+        written_listeners: [
+            WrittenListener {
+                address: ListenAddress(
+                    [::]:8443,
+                ),
+                file: "conf.d/a.toml",
+                span: 73..80,
+            },
+            WrittenListener {
+                address: ListenAddress(
+                    [::1]:5000,
+                ),
+                file: "conf.d/a.toml",
+                span: 82..94,
+            },
+            WrittenListener {
+                address: ListenAddress(
+                    127.0.0.1:9180,
+                ),
+                file: "moorgate.toml",
+                span: 101..117,
+            },
+        ],
         https: [
             ListenAddress(
                 [::]:8443,

@@ -139,10 +139,12 @@ fn a_port_in_use_ends_a_start_with_status_1_and_the_address() {
         output.stderr
     );
     assert!(
-        output.stderr.contains("Address already in use"),
+        output.stderr.contains(": already in use by moorgate (pid ")
+            && output.stderr.contains("/moorgate.toml:5:10\n"),
         "{}",
         output.stderr
     );
+    assert!(!output.stderr.contains("os error"), "{}", output.stderr);
 }
 
 #[test]
