@@ -68,4 +68,7 @@ fn write_repository(config: &Path, number: usize) {
         .collect();
     let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests });
     std::fs::write(path.join("index.json"), index.to_string()).unwrap();
+    // Without it the collection takes it for no repository.
+    let layout = "{\"imageLayoutVersion\":\"1.0.0\"}";
+    std::fs::write(path.join("oci-layout"), layout).unwrap();
 }
