@@ -35,7 +35,6 @@ use crate::request;
 use crate::request::conn_info::{ConnInfo, Protocol};
 use crate::request::gateway::Gateway;
 use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
-use crate::tls::plain_http::refuse_plain_http;
 use crate::tls::server_config::ListenerConfig;
 use crate::upstream::client_body::{ClientBody, UnreadStreams};
 use activity::{Activity, ActivityLimits, RequestGuard};
@@ -140,9 +139,9 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     match error {
-        SecureError::Handshake(HandshakeError::PlainHttp(io)) => {
+        SecureError::Handshake(HandshakeError::PlainHttp(request)) => {
             tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
-            let _ = refuse_plain_http(io).await;
+            let _ = request.refuse().await;
         }
         SecureError::Handshake(error) => {
             tracing::debug!(%peer, %listener, reason = error.reason(), %error, "handshake failed");

@@ -8,6 +8,14 @@ mod operation;
 mod print;
 mod query;
 
+/// Whether responses of this path are for registry clients rather than for people.
+pub(crate) fn is_api(path: &str) -> bool {
+    ["/v2", "/v1"].iter().any(|root| {
+        path.strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 #[cfg(test)]
 mod tests;
 

@@ -11,8 +11,8 @@ use super::conn_info::ConnInfo;
 use super::headers;
 use super::rejection::Rejection;
 use super::site::Site;
-use super::target::{self, PageAccess, RequestTarget, TOKEN_PATH};
-use crate::registry::call::{Call, CallError};
+use super::target::{PageAccess, RequestTarget, TOKEN_PATH};
+use crate::registry::call::{Call, CallError, is_api};
 
 /// Rejects requests that are invalid for every host, path and user.
 ///
@@ -79,7 +79,7 @@ fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
 /// Reads the path and the query. The request has passed [`check`].
 pub(crate) fn classify(site: &Arc<Site>, parts: &Parts) -> Result<RequestTarget, Rejection> {
     let path = parts.uri.path();
-    if target::is_api(path) {
+    if is_api(path) {
         return match Call::parse(&parts.method, path, parts.uri.query()) {
             Ok(call) if call.is_manifest_write() && headers::has_form_type(&parts.headers) => {
                 Err(Rejection::bad_request(

@@ -9,8 +9,7 @@ use super::conn_info::{ConnInfo, Protocol};
 use super::headers::API_VERSION;
 use super::record::RequestRecord;
 use super::rejection::{Extra, Rejection, UploadProgress};
-use super::target;
-use crate::registry::call::Read;
+use crate::registry::call::{Read, is_api};
 use crate::registry::error_code::{error_body, token_error_body};
 
 /// The facts of a request that decide the form of an error response. Copied from the request before
@@ -39,7 +38,7 @@ impl ResponseFormat {
     ) -> Self {
         Self {
             method: request.method().clone(),
-            api: target::is_api(request.uri().path()),
+            api: is_api(request.uri().path()),
             http1: conn.protocol == Protocol::Http1,
             has_body: !request.body().is_end_stream(),
             open_requests,

@@ -54,11 +54,3 @@ pub(crate) enum TokenEndpoint {
 
 /// The path of [`TokenEndpoint::Token`].
 pub(crate) const TOKEN_PATH: &str = "/token";
-
-/// Whether responses of this path are for registry clients rather than for people.
-pub(crate) fn is_api(path: &str) -> bool {
-    ["/v2", "/v1"].iter().any(|root| {
-        path.strip_prefix(root)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
-}

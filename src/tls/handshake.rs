@@ -8,6 +8,7 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
+use super::plain_http::PlainHttp;
 use super::resolver::{ALPN_ACME, ChallengeResolver, is_acme_challenge};
 use super::server_config::{ALPN_H2, ListenerConfig};
 use super::transport::TlsTransport;
@@ -40,9 +41,9 @@ pub(crate) enum Alpn {
 /// Why a handshake failed. The client or the network is the cause of each.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError<IO> {
-    /// A plain HTTP request, of which part has been read and nothing answered.
+    /// A plain HTTP request.
     #[error("plain HTTP on a TLS port")]
-    PlainHttp(IO),
+    PlainHttp(PlainHttp<IO>),
     /// No certificate here answers this name; the alert `unrecognized_name` was sent.
     #[error("no certificate for the name {0:?}")]
     UnknownName(Box<str>),
@@ -107,7 +108,10 @@ where
             let plain = acceptor.take_io().filter(TlsTransport::speaks_plain_http);
             return Err(plain.map_or_else(
                 || error.into(),
-                |io| HandshakeError::PlainHttp(io.into_inner()),
+                |transport| {
+                    let (io, read) = transport.into_parts();
+                    HandshakeError::PlainHttp(PlainHttp { io, read })
+                },
             ));
         }
     };

@@ -54,9 +54,10 @@ impl<IO> TlsTransport<IO> {
         self.first_byte == FirstByte::PlainHttp
     }
 
-    /// The stream below, without the bytes that have been read from it.
-    pub(crate) fn into_inner(self) -> IO {
-        self.io
+    /// The stream below, and the bytes that have been read from it and not passed on.
+    pub(crate) fn into_parts(mut self) -> (IO, Vec<u8>) {
+        self.buffer.drain(..self.consumed);
+        (self.io, self.buffer)
     }
 
     fn release_buffer(&mut self) {
@@ -96,7 +97,13 @@ impl<IO: AsyncRead + Unpin> TlsTransport<IO> {
             return polled;
         }
         self.more_expected = into.remaining() == 0;
-        Poll::Ready(self.check_first_byte(into.filled().get(before).copied()))
+        let new = into.filled().get(before..).unwrap_or_default();
+        if let Err(error) = self.check_first_byte(new.first().copied()) {
+            self.buffer = new.to_vec();
+            into.set_filled(before);
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_fill_buffer(&mut self, cx: &mut Context<'_>, requested: usize) -> Poll<io::Result<()>> {

@@ -15,7 +15,7 @@ use crate::certs::served::internal_ca::InternalCa;
 use crate::certs::served::manager::Certificates;
 use crate::certs::testing::{host, listen, snapshot};
 use crate::config::vhost::CertificateSource::{Files, Internal};
-use crate::tls::plain_http::refuse_plain_http;
+use crate::tls::plain_http::PlainHttp;
 use crate::tls::server_config::{ALPN_HTTP1, ListenerConfig, ServerConfigs};
 
 /// A gateway with three domains: a.example.com (alias b) on 443 and 5000, one with an address, and
@@ -304,47 +304,103 @@ async fn a_large_upload_arrives_whole() {
     assert!(received == upload);
 }
 
-#[tokio::test]
-async fn plain_http_gets_an_explanation() {
+/// The response to a request in plain HTTP, sent in pieces.
+async fn plain_http_response(pieces: &[&str]) -> String {
     let gateway = TestServer::new();
     let (mut near, far) = duplex(1024);
-    near.write_all(b"GET /v2/ HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
-        .await
-        .expect("sent");
-    let error = handshake(far, Vec::new(), gateway.server_config(443))
-        .await
-        .expect_err("refused");
-    assert_eq!(error.reason(), "plain_http");
-    let HandshakeError::PlainHttp(io) = error else {
-        panic!("{error}")
+    let (server, read) = (gateway.server_config(443), Vec::new());
+    let refuse = async {
+        let error = handshake(far, read, server).await.expect_err("refused");
+        assert_eq!(error.reason(), "plain_http");
+        let HandshakeError::PlainHttp(request) = error else {
+            panic!("{error}")
+        };
+        request.refuse().await.expect("answered");
     };
     let mut answer = String::new();
-    let read = async {
+    let ask = async {
+        for piece in pieces {
+            near.write_all(piece.as_bytes()).await.expect("sent");
+            tokio::task::yield_now().await;
+        }
         near.read_to_string(&mut answer).await.expect("received");
         drop(near);
     };
-    let (refused, ()) = tokio::join!(refuse_plain_http(io), read);
-    refused.expect("answered");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
-    assert!(
-        head.contains(&format!("Content-Length: {}", body.len())),
-        "{head}"
-    );
-    assert!(head.contains("Connection: close"), "{head}");
-    assert!(body.contains("https://"), "{body}");
+    tokio::join!(refuse, ask);
+    answer
+}
+
+#[tokio::test]
+async fn plain_http_gets_an_explanation_that_its_client_shows() {
+    let login = "log in first, with docker login";
+    for (target, for_registry_clients) in [
+        ("/v2/", true),
+        ("/v2", true),
+        ("/v2?x=/", true),
+        ("/v2/x/manifests/latest?ns=/", true),
+        ("/v1/_ping", true),
+        ("/", false),
+        ("/v20/", false),
+        ("/token?x=/v2/", false),
+        ("*", false),
+    ] {
+        let answer = plain_http_response(&[
+            &format!("GET {target} HTTP/1.1\r\n"),
+            "Host: a.example.com\r\n\r\n",
+        ])
+        .await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(
+            head.contains(&format!("Content-Length: {}", body.len())),
+            "{head}"
+        );
+        assert!(head.contains("Connection: close"), "{head}");
+        assert!(body.contains("https://"), "{body}");
+        let document = serde_json::from_str::<serde_json::Value>(body);
+        assert_eq!(document.is_ok(), for_registry_clients, "{target}: {body}");
+        assert_eq!(
+            head.contains("Content-Type: application/json\r\n"),
+            for_registry_clients,
+            "{target}: {head}"
+        );
+        if let Ok(document) = document {
+            let message = document["errors"][0]["message"].as_str().expect("a text");
+            assert!(message.starts_with(login), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plain_request_line_may_come_in_pieces_and_a_head_request_gets_a_head() {
+    let get = "GET /v2/ HTTP/1.1\r\nHost: a.example.com\r\n\r\n";
+    let whole = plain_http_response(&[get]).await;
+    assert!(whole.contains("application/json"), "{whole}");
+    let pieces: Vec<&str> = get.split_inclusive(|_| true).collect();
+    assert_eq!(plain_http_response(&pieces).await, whole);
+    // One read of the handshake takes no more than is asked for.
+    let long = get.replace("/v2/", &format!("/v2/?x={}", "x".repeat(8192)));
+    assert_eq!(plain_http_response(&[&long]).await, whole);
+
+    let head = plain_http_response(&[&get.replace("GET", "HEAD")]).await;
+    let expected = whole.split_inclusive("\r\n\r\n").next();
+    assert_eq!(Some(&*head), expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn plain_http_that_never_ends_is_dropped() {
+    let request = |io| PlainHttp {
+        io,
+        read: b"G".to_vec(),
+    };
     let (mut near, far) = duplex(1024);
     let flood = async { while near.write_all(&[b'x'; 1024]).await.is_ok() {} };
-    let (refused, ()) = tokio::join!(refuse_plain_http(far), flood);
+    let (refused, ()) = tokio::join!(request(far).refuse(), flood);
     refused.expect("answered, and enough of it read");
 
     let (_near, far) = duplex(1024);
     let before = tokio::time::Instant::now();
-    let silent = refuse_plain_http(far).await.expect_err("it never ended");
+    let silent = request(far).refuse().await.expect_err("it never ended");
     assert_eq!(silent.kind(), io::ErrorKind::TimedOut);
     assert!(before.elapsed() < Duration::from_secs(3));
 }

@@ -101,6 +101,24 @@ fn docker_is_told_why_it_is_refused() {
 }
 
 #[test]
+fn docker_shows_that_it_has_no_login() {
+    let fixture = RegistriesFixture::new();
+    let engine = fixture.engine();
+    // For a loopback address, a pull is repeated in plain HTTP, and only the last error is shown.
+    for authority in [fixture.ci.by_name(), fixture.ci.by_port()] {
+        let name = format!("{authority}/base/app:v1");
+        engine.import(&name);
+        for (command, shown) in [
+            ("pull", "denied: log in first, with docker login"),
+            ("push", "no basic auth credentials"),
+        ] {
+            let message = engine.docker(&[command, &name]).failed();
+            assert!(message.contains(shown), "{command}: {message}");
+        }
+    }
+}
+
+#[test]
 fn docker_shows_what_moorgate_says_when_the_kept_password_is_wrong_by_now() {
     let fixture = RegistriesFixture::new();
     let engine = fixture.engine();

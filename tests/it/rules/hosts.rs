@@ -165,14 +165,17 @@ async fn a_handshake_for_an_unknown_name_is_refused() {
 async fn plain_http_on_a_tls_port_gets_an_explanation() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
-    let mut client = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
-    client
-        .send("GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n")
-        .await;
-    let (head, body) = client.answer().await;
-    assert_eq!(head.status(), 400);
-    assert!(String::from_utf8(body).unwrap().contains("Use https://"));
-    client.ended().await;
+    for (target, message) in [("/", "Use https://"), ("/v2/", r#"{"errors":[{"#)] {
+        let mut client = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
+        client
+            .send(format!("GET {target} HTTP/1.1\r\nHost: ci.test\r\n\r\n"))
+            .await;
+        let (head, body) = client.answer().await;
+        assert_eq!(head.status(), 400);
+        let body = String::from_utf8(body).unwrap();
+        assert!(body.contains(message), "{body}");
+        client.ended().await;
+    }
     upstream.untouched().await;
 }
 
