@@ -26,7 +26,7 @@ use moorgate::internal::registry::{Origin, ResponseKind, Rewriter};
 use moorgate::internal::registry::{Pattern, RepositoryPattern};
 use moorgate::internal::registry::{Resource, Rights};
 use moorgate::internal::request::headers;
-use moorgate::internal::request::{ConnInfo, Protocol};
+use moorgate::internal::request::{ConnInfo, HandshakeName, Protocol};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -171,7 +171,7 @@ fn rewrite_headers(criterion: &mut Criterion) {
     let conn = ConnInfo::new(
         ListenAddress(address),
         address,
-        None,
+        HandshakeName::Address,
         Protocol::Http1,
         &settings,
     );

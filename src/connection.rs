@@ -32,9 +32,10 @@ use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
 use crate::listen::proxy_protocol::{self, ProxyHeader, ProxyProtocolError};
 use crate::request;
-use crate::request::conn_info::{ConnInfo, Protocol};
+use crate::request::conn_info::{ConnInfo, HandshakeName, Protocol};
 use crate::request::gateway::Gateway;
 use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
+use crate::tls::resolver::TlsClient;
 use crate::tls::server_config::ListenerConfig;
 use crate::upstream::client_body::{ClientBody, UnreadStreams};
 use activity::{Activity, ActivityLimits, RequestGuard};
@@ -70,16 +71,25 @@ pub(crate) async fn serve_tls<IO>(
     let secured = tokio::time::timeout(settings.handshake, securing)
         .await
         .unwrap_or(Err(SecureError::TimedOut));
-    let (Secured { io, sni, alpn }, client) = match secured {
+    let SecuredClient {
+        secured: Secured { io, sni, alpn },
+        address,
+        client,
+    } = match secured {
         Ok(secured) => secured,
-        Err(error) => return refuse(error, peer, listener).await,
+        Err(error) => return refuse(error, peer, listener, &gateway).await,
+    };
+    let name = match (sni, client) {
+        (Some(name), _) => HandshakeName::Sni(name),
+        (None, TlsClient::Any) => HandshakeName::Address,
+        (None, TlsClient::TrustedProxy) => HandshakeName::TrustedProxy,
     };
     let protocol = match alpn {
         Alpn::Http1 => Protocol::Http1,
         Alpn::H2 => Protocol::Http2,
     };
     let activity = Arc::new(Activity::new(at, limits(&snapshot)));
-    let conn = Arc::new(ConnInfo::new(listener, client, sni, protocol, &settings));
+    let conn = Arc::new(ConnInfo::new(listener, address, name, protocol, &settings));
     let service = ConnectionService {
         gateway,
         conn: conn.clone(),
@@ -134,14 +144,24 @@ enum SecureError<IO> {
     TimedOut,
 }
 
-async fn refuse<IO>(error: SecureError<IO>, peer: SocketAddr, listener: ListenAddress)
-where
+async fn refuse<IO>(
+    error: SecureError<IO>,
+    peer: SocketAddr,
+    listener: ListenAddress,
+    gateway: &Gateway,
+) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     match error {
         SecureError::Handshake(HandshakeError::PlainHttp(request)) => {
             tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
             let _ = request.refuse().await;
+        }
+        SecureError::Handshake(HandshakeError::NoName) => {
+            if let Some(count) = gateway.nameless_log.count(peer.ip()) {
+                let (peer, cure) = (peer.ip(), NO_NAME_CURE);
+                tracing::info!(%peer, %listener, count, cure, "TLS without a server name refused");
+            }
         }
         SecureError::Handshake(error) => {
             tracing::debug!(%peer, %listener, reason = error.reason(), %error, "handshake failed");
@@ -155,28 +175,42 @@ where
     }
 }
 
-/// Reads the PROXY header of a trusted proxy and performs the handshake. Also returns the client's
-/// address: that of the PROXY header, or the peer's.
+/// What a handshake without a server name lacks.
+const NO_NAME_CURE: &str = "a proxy in front must send it (SNI) or be named in `trusted_proxies`; a \
+    client that uses an IP address needs it in `aliases` of one domain";
+
+/// A client whose handshake is complete.
+struct SecuredClient<IO> {
+    secured: Secured<IO>,
+    /// That of the PROXY header, or the peer's.
+    address: SocketAddr,
+    client: TlsClient,
+}
+
+/// Reads the PROXY header of a trusted proxy and performs the handshake.
 async fn secure<IO>(
     mut io: IO,
     peer: SocketAddr,
     trusted: &TrustedProxies,
     config: Arc<ListenerConfig>,
-) -> Result<(Secured<IO>, SocketAddr), SecureError<IO>>
+) -> Result<SecuredClient<IO>, SecureError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let ProxyHeader { source, rest } = if trusted.contain(peer.ip()) {
-        proxy_protocol::read(&mut io)
-            .await
-            .map_err(SecureError::Proxy)?
+    let (ProxyHeader { source, rest }, client) = if trusted.contain(peer.ip()) {
+        let header = proxy_protocol::read(&mut io).await;
+        (header.map_err(SecureError::Proxy)?, TlsClient::TrustedProxy)
     } else {
-        ProxyHeader::none()
+        (ProxyHeader::none(), TlsClient::Any)
     };
-    let secured = handshake(io, rest, config)
+    let secured = handshake(io, rest, config, client)
         .await
         .map_err(SecureError::Handshake)?;
-    Ok((secured, source.unwrap_or(peer)))
+    Ok(SecuredClient {
+        secured,
+        address: source.unwrap_or(peer),
+        client,
+    })
 }
 
 /// A plain HTTP/1.1 connection with a service of its own: redirects and the admin listener.
@@ -199,8 +233,8 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     } = accepted;
     let settings = snapshot.connection;
     let activity = Arc::new(Activity::new(at, limits(snapshot)));
-    let protocol = Protocol::Http1;
-    let conn = ConnInfo::new(listener, peer, None, protocol, &settings);
+    let (name, protocol) = (HandshakeName::Address, Protocol::Http1);
+    let conn = ConnInfo::new(listener, peer, name, protocol, &settings);
     let watch = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let guard = watch.request(!request.body().is_end_stream());

@@ -142,7 +142,7 @@ pub mod internal {
         pub use crate::registry::upload_id::UploadId;
     }
     pub mod request {
-        pub use crate::request::conn_info::{ConnInfo, Protocol};
+        pub use crate::request::conn_info::{ConnInfo, HandshakeName, Protocol};
         pub use crate::request::headers;
     }
 }

@@ -3,4 +3,5 @@
 pub(crate) mod access_log;
 pub(crate) mod logging;
 pub(crate) mod metrics;
+pub(crate) mod peer_log;
 pub(crate) mod usage;

@@ -20,8 +20,7 @@ pub struct ConnInfo {
     pub listener: ListenAddress,
     /// The peer of the connection, or the one that the PROXY protocol names.
     pub peer: SocketAddr,
-    /// The server name of the TLS handshake (SNI); `None` if the client connected to an IP address.
-    pub sni: Option<HostName>,
+    pub handshake_name: HandshakeName,
     pub protocol: Protocol,
     /// The maximum length of a request target.
     pub target_bytes: usize,
@@ -41,7 +40,7 @@ impl ConnInfo {
     pub fn new(
         listener: ListenAddress,
         peer: SocketAddr,
-        sni: Option<HostName>,
+        handshake_name: HandshakeName,
         protocol: Protocol,
         settings: &ConnectionSettings,
     ) -> Self {
@@ -57,7 +56,7 @@ impl ConnInfo {
         Self {
             listener,
             peer,
-            sni,
+            handshake_name,
             protocol,
             target_bytes,
             head_lines,
@@ -100,6 +99,17 @@ impl ConnInfo {
     pub fn client(&self) -> &HeaderValue {
         &self.client
     }
+}
+
+/// Which virtual host the TLS handshake was for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandshakeName {
+    /// That of the server name (SNI, RFC 6066 §3).
+    Sni(HostName),
+    /// The one with an address among its names: the client sent no name.
+    Address,
+    /// Any: a trusted proxy sent no name, and passes on the client's Host.
+    TrustedProxy,
 }
 
 /// The memory of a token request, until this is dropped.

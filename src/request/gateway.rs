@@ -10,6 +10,7 @@ use super::site::Sites;
 use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Traffic;
+use crate::observe::peer_log::PeerLog;
 
 /// The state that all requests of the process share.
 pub(crate) struct Gateway {
@@ -21,6 +22,8 @@ pub(crate) struct Gateway {
     pub(crate) unlocated_traffic: Arc<Traffic>,
     pub(crate) tag_locks: TagLocks,
     pub(crate) manifest_budget: ManifestBudget,
+    /// Refused handshakes without a server name.
+    pub(crate) nameless_log: PeerLog,
 }
 
 impl Gateway {
@@ -37,6 +40,7 @@ impl Gateway {
             unlocated_traffic: Arc::default(),
             tag_locks: TagLocks::new(),
             manifest_budget: ManifestBudget::new(),
+            nameless_log: PeerLog::default(),
         })
     }
 }

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
     use crate::config::snapshot::ConnectionSettings;
     use crate::config::vhost::ListenAddress;
-    use crate::request::conn_info::Protocol;
+    use crate::request::conn_info::{HandshakeName, Protocol};
 
     fn conn() -> ConnInfo {
         let listener = ListenAddress("127.0.0.1:443".parse().expect("valid"));
@@ -216,7 +216,7 @@ mod tests {
         ConnInfo::new(
             listener,
             peer,
-            None,
+            HandshakeName::Address,
             Protocol::Http1,
             &ConnectionSettings::default(),
         )

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use super::conn_info::ConnInfo;
+use super::conn_info::{ConnInfo, HandshakeName};
 use super::host::{RequestHostError, requested_host};
 use super::rejection::Rejection;
 use super::site::{Site, Sites};
@@ -22,7 +22,7 @@ pub(crate) fn locate<'s>(
     let invalid = |error: RequestHostError| Rejection::bad_request(error.to_string());
     let text = requested_host(&parts.uri, &parts.headers, parts.version).map_err(invalid)?;
     // Nearly every request names its SNI in the same spelling.
-    if let Some(sni) = &conn.sni
+    if let HandshakeName::Sni(sni) = &conn.handshake_name
         && is_written(sni, text)
         && let Some(site) = sites.find(conn.listener, sni)
     {
@@ -33,15 +33,19 @@ pub(crate) fn locate<'s>(
     let Some(site) = sites.find(conn.listener, &host) else {
         return Err(Rejection::unknown_host());
     };
-    let agrees = match &conn.sni {
-        Some(sni) => {
+    let agrees = match &conn.handshake_name {
+        HandshakeName::Sni(sni) => {
             *sni == host
                 || sites
                     .find(conn.listener, sni)
                     .is_some_and(|other| Arc::ptr_eq(other, site))
         }
-        // Without a name in the handshake only the certificate of an address was shown.
-        None => host.ip().is_some(),
+        // The certificate that was shown has all names of the site.
+        HandshakeName::Address => site
+            .host
+            .names_on(conn.listener)
+            .any(|name| name.ip().is_some()),
+        HandshakeName::TrustedProxy => true,
     };
     if agrees {
         Ok(site)

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::plain_http::PlainHttp;
-use super::resolver::{ALPN_ACME, ChallengeResolver, is_acme_challenge};
+use super::resolver::{ALPN_ACME, ChallengeResolver, TlsClient, is_acme_challenge};
 use super::server_config::{ALPN_H2, ListenerConfig};
 use super::transport::TlsTransport;
 use crate::certs::library_error;
@@ -23,7 +23,8 @@ pub(crate) type SecureStream<IO> = TlsStream<TlsTransport<IO>>;
 pub(crate) struct Secured<IO> {
     /// The plaintext side.
     pub io: SecureStream<IO>,
-    /// The name that the client asked for (RFC 6066 §3); `None` if it connected to an address.
+    /// The name that the client asked for (RFC 6066 §3); `None` if it connected to an address, or
+    /// is a trusted proxy.
     pub sni: Option<HostName>,
     /// The negotiated protocol.
     pub alpn: Alpn,
@@ -97,6 +98,7 @@ pub(crate) async fn handshake<IO>(
     io: IO,
     read: Vec<u8>,
     config: Arc<ListenerConfig>,
+    client: TlsClient,
 ) -> Result<Secured<IO>, HandshakeError<IO>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -125,14 +127,15 @@ where
         let name = name.unwrap_or_default();
         return Err(answer_challenge(start, &config, name).await);
     }
-    if config.server.cert_resolver.resolve(hello).is_none() || matches!(sni, Some(Err(_))) {
+    let server = config.server(client);
+    if server.cert_resolver.resolve(hello).is_none() || matches!(sni, Some(Err(_))) {
         // A client that does not wait for the alert is refused all the same.
         let _ = refuse(&mut start.io, name.is_some()).await;
         return Err(name.map_or(HandshakeError::NoName, HandshakeError::UnknownName));
     }
 
     let stream = start
-        .into_stream_with(config.server.clone(), |connection| {
+        .into_stream_with(server.clone(), |connection| {
             connection.set_buffer_limit(Some(MAX_OUTGOING))
         })
         .await?;
@@ -164,7 +167,7 @@ where
         let _ = refuse(&mut start.io, true).await;
         return HandshakeError::UnknownName(name);
     };
-    let mut answering = ServerConfig::clone(&config.server);
+    let mut answering = ServerConfig::clone(config.server(TlsClient::Any));
     answering.alpn_protocols = vec![ALPN_ACME.into()];
     answering.cert_resolver = Arc::new(ChallengeResolver(found));
     match start.into_stream(Arc::new(answering)).await {

@@ -31,11 +31,23 @@ impl ResolvesServerCert for ChallengeResolver {
 pub(crate) struct ListenerResolver {
     pub(crate) table: Arc<CertificateTable>,
     pub(crate) listen: ListenAddress,
+    pub(crate) client: TlsClient,
+}
+
+/// Who begins a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsClient {
+    Any,
+    /// May leave out the server name: most proxies do unless they are told.
+    TrustedProxy,
 }
 
 impl ResolvesServerCert for ListenerResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.table.find(self.listen, hello.server_name())
+        match (hello.server_name(), self.client) {
+            (None, TlsClient::TrustedProxy) => self.table.find_for_proxy(self.listen),
+            (name, TlsClient::Any | TlsClient::TrustedProxy) => self.table.find(self.listen, name),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 
-use super::resolver::ListenerResolver;
+use super::resolver::{ListenerResolver, TlsClient};
 use crate::certs::challenge::Challenges;
 use crate::certs::served::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
@@ -16,9 +16,19 @@ use crate::config::vhost::ListenAddress;
 /// The TLS configuration of one listener.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerConfig {
-    pub(super) server: Arc<ServerConfig>,
+    server: Arc<ServerConfig>,
+    for_proxies: Arc<ServerConfig>,
     /// For tls-alpn-01.
     pub(super) challenges: Arc<Challenges>,
+}
+
+impl ListenerConfig {
+    pub(super) fn server(&self, client: TlsClient) -> &Arc<ServerConfig> {
+        match client {
+            TlsClient::Any => &self.server,
+            TlsClient::TrustedProxy => &self.for_proxies,
+        }
+    }
 }
 
 /// Builds the configurations of all listeners of the process.
@@ -51,10 +61,18 @@ impl ServerConfigs {
         listen: ListenAddress,
     ) -> Result<Arc<ListenerConfig>, rustls::Error> {
         let challenges = table.challenges().clone();
+        let resolver = |client| {
+            let table = table.clone();
+            Arc::new(ListenerResolver {
+                table,
+                listen,
+                client,
+            })
+        };
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(ListenerResolver { table, listen }));
+            .with_cert_resolver(resolver(TlsClient::Any));
         config.alpn_protocols = vec![ALPN_H2.into(), ALPN_HTTP1.into()];
         config.ticketer = self.ticketer.clone();
         // One is enough: registry clients do not resume at all, and those that do get a new one
@@ -64,8 +82,11 @@ impl ServerConfigs {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         // Early data can be replayed, and an upload must not be.
         config.max_early_data_size = 0;
+        let mut for_proxies = config.clone();
+        for_proxies.cert_resolver = resolver(TlsClient::TrustedProxy);
         Ok(Arc::new(ListenerConfig {
             server: Arc::new(config),
+            for_proxies: Arc::new(for_proxies),
             challenges,
         }))
     }

@@ -1,6 +1,6 @@
 //! The real program between real clients and real registries, each a process of its own: Debian's
 //! docker-registry behind it; skopeo, podman, buildah, containerd, a Docker engine,
-//! charliecloud, curl and htpasswd in front.
+//! charliecloud, curl, nginx and htpasswd in front.
 //!
 //! Needs root, for the mount namespaces that give clients their own `/etc` and leave the machine's
 //! alone. A tool that is missing fails the test with what to install; `./ctl.sh test` installs them
@@ -25,6 +25,7 @@ mod docker_engine;
 mod early_answers;
 mod first_run;
 mod manifests;
+mod nginx;
 mod pebble;
 mod pebble_limits;
 mod pebble_many;

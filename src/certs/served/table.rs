@@ -55,6 +55,15 @@ impl CertificateTable {
             .cloned()
     }
 
+    /// Returns the certificate for a handshake without SNI of a trusted proxy, which passes on the
+    /// client's Host: that of [`CertificateTable::find`], or else the first on the listener, in the
+    /// order of the configuration.
+    pub(crate) fn find_for_proxy(&self, listen: ListenAddress) -> Option<Arc<CertifiedKey>> {
+        let entries = self.entries.load();
+        let listener = entries.listeners.get(&listen)?;
+        listener.nameless.only().or_else(|| listener.first.clone())
+    }
+
     /// Replaces the entries for all handshakes that begin from now on.
     pub fn replace(&self, entries: CertificateEntries) {
         self.entries.store(Arc::new(entries));
@@ -71,6 +80,8 @@ pub struct CertificateEntries {
 struct ListenerNames {
     names: HashMap<Box<str>, Arc<CertifiedKey>>,
     nameless: Nameless,
+    /// The certificate of the first virtual host that has one.
+    first: Option<Arc<CertifiedKey>>,
 }
 
 /// Which virtual host answers a handshake without SNI.
@@ -109,6 +120,7 @@ impl CertificateEntries {
             let Some(certificate) = certificate else {
                 continue;
             };
+            listener.first.get_or_insert_with(|| certificate.clone());
             for name in host.names_on(*listen) {
                 listener
                     .names

@@ -98,7 +98,7 @@ async fn connect_over(
 ) -> HandshakeOutcome {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let connect = async { TlsConnector::from(client).connect(name, near).await };
-    tokio::join!(connect, handshake(far, Vec::new(), server))
+    tokio::join!(connect, handshake(far, Vec::new(), server, TlsClient::Any))
 }
 
 fn alert(outcome: io::Result<ClientStream>) -> AlertDescription {
@@ -212,6 +212,24 @@ async fn without_a_name_only_an_address_is_served() {
     assert!(client.is_ok());
     assert_eq!(server.expect("connected").sni, None);
 
+    // A trusted proxy is shown the same certificate, and the first where there is no such.
+    for (port, name) in [(443, "192.0.2.1"), (5000, "a.example.com")] {
+        let mut client = gateway.client(&TLS13, &[]);
+        client.enable_sni = false;
+        let connector = TlsConnector::from(Arc::new(client));
+        let name = ServerName::try_from(name).expect("a name");
+        let (near, far) = duplex(16 * 1024);
+        let server = handshake(
+            far,
+            Vec::new(),
+            gateway.server_config(port),
+            TlsClient::TrustedProxy,
+        );
+        let (client, server) = tokio::join!(connector.connect(name, near), server);
+        client.expect("connected");
+        assert_eq!(server.expect("connected").sni, None);
+    }
+
     // On this listener nobody has an address.
     let (client, server) = gateway
         .connect(5000, "192.0.2.1", gateway.client(&TLS13, &[]))
@@ -310,7 +328,9 @@ async fn plain_http_response(pieces: &[&str]) -> String {
     let (mut near, far) = duplex(1024);
     let (server, read) = (gateway.server_config(443), Vec::new());
     let refuse = async {
-        let error = handshake(far, read, server).await.expect_err("refused");
+        let error = handshake(far, read, server, TlsClient::Any)
+            .await
+            .expect_err("refused");
         assert_eq!(error.reason(), "plain_http");
         let HandshakeError::PlainHttp(request) = error else {
             panic!("{error}")
@@ -417,7 +437,7 @@ async fn each_failure_has_a_label() {
             near.read_to_end(&mut answer).await.expect("received");
         };
         let server = async {
-            handshake(far, Vec::new(), gateway.server_config(443))
+            handshake(far, Vec::new(), gateway.server_config(443), TlsClient::Any)
                 .await
                 .expect_err("refused")
                 .reason()

@@ -63,22 +63,6 @@ async fn an_alias_of_the_same_virtual_host_is_not_misdirected() {
 }
 
 #[tokio::test]
-async fn a_handshake_without_a_name_serves_no_named_host() {
-    let upstream = Upstream::new().await;
-    let domain = Domain::new("ci.test", &upstream.url()).top("aliases = [\"127.0.0.1\"]");
-    let gateway = Setup::new().domain(domain).start().await;
-    let mut client = RawPeer::new(gateway.tls("127.0.0.1", &["http/1.1"]).await.unwrap());
-    client.send(ping("Host: ci.test\r\n")).await;
-    assert_eq!(client.answer().await.0.status(), 421);
-    upstream.untouched().await;
-    client.send(ping("Host: 127.0.0.1:5001\r\n")).await;
-    let mut registry = upstream.accept().await;
-    registry.head().await;
-    registry.send(OK).await;
-    assert_eq!(client.answer().await.0.status(), 200);
-}
-
-#[tokio::test]
 async fn a_request_without_a_host_is_refused() {
     let upstream = Upstream::new().await;
     let gateway = two(&upstream).await;
