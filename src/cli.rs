@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::admin::control::{self, ControlReply, ReplyStatus};
+use crate::certs::library_error::with_sources;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::registry::action::Action;
@@ -156,7 +157,7 @@ pub fn run() -> ExitCode {
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("moorgate: {error:#}");
+            eprintln!("moorgate: {}", with_sources(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -91,7 +91,7 @@ pub enum InvalidToken {
 /// The token could not be signed.
 #[derive(Debug, thiserror::Error)]
 #[error("a token cannot be signed: {0}")]
-pub struct SigningFailed(#[from] jsonwebtoken::errors::Error);
+pub struct SigningFailed(jsonwebtoken::errors::Error);
 
 impl Tokens {
     /// Reads keys and refresh tokens below the state directory, and generates missing keys. Blocks.
@@ -166,7 +166,7 @@ impl Tokens {
         };
         let mut header = Header::new(ALGORITHM);
         header.kid = Some(key.id.clone());
-        Ok(encode(&header, &claims, &key.signing)?)
+        encode(&header, &claims, &key.signing).map_err(SigningFailed)
     }
 
     /// Verifies a token at a domain with these users. Costs one signature for a new token, and a hash

@@ -34,8 +34,8 @@ struct UsersFileWatch {
 pub(crate) enum HtpasswdError {
     #[error("there is no password file `{}`: make it with `moorgate htpasswd {} USER`", path.display(), path.display())]
     Missing { path: PathBuf },
-    #[error("the password file `{}` cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("the password file `{}` cannot be read: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: io::Error },
     #[error("`{}` is not a password file: it is no regular file, or larger than 4 MiB", path.display())]
     NotAPasswordFile { path: PathBuf },
     #[error("the password file `{}` has no usable entry{}", path.display(), listed(skipped))]
@@ -147,13 +147,13 @@ impl HtpasswdError {
 }
 
 fn read(path: &Path) -> Result<Htpasswd, HtpasswdError> {
-    let content = content(path).map_err(|source| match source.kind() {
+    let content = content(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => HtpasswdError::Missing {
             path: path.to_owned(),
         },
         _ => HtpasswdError::Unreadable {
             path: path.to_owned(),
-            source,
+            cause,
         },
     })?;
     let content = content.ok_or_else(|| HtpasswdError::NotAPasswordFile {

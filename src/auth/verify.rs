@@ -101,7 +101,7 @@ pub enum VerifierError {
     #[error("the system has no randomness for the key of verified passwords")]
     NoRandomness,
     #[error("cannot start a thread that checks passwords: {0}")]
-    NoThread(#[from] std::io::Error),
+    NoThread(std::io::Error),
 }
 
 /// The counters of a verifier, for the status page.
@@ -144,7 +144,8 @@ impl Verifier {
                 .spawn(move || {
                     yield_to_traffic();
                     queue.work(check);
-                })?;
+                })
+                .map_err(VerifierError::NoThread)?;
         }
         Ok(verifier)
     }

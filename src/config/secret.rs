@@ -27,8 +27,8 @@ pub(super) enum SecretError {
     NotSet(String),
     #[error("names the environment variable `{0}`, which is not UTF-8")]
     NotUnicode(String),
-    #[error("names the file `{}`, which cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("names the file `{}`, which cannot be read: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: io::Error },
     #[error("is empty")]
     Empty,
     #[error("holds a control character")]
@@ -91,7 +91,7 @@ impl RawSecret {
             Self::Environment(name) => from_environment(name)?,
             Self::File(path) => {
                 let path = beside(path);
-                first_line(&path).map_err(|source| SecretError::Unreadable { path, source })?
+                first_line(&path).map_err(|cause| SecretError::Unreadable { path, cause })?
             }
         };
         if secret.expose_secret().is_empty() {

@@ -13,9 +13,12 @@ use crate::harness::cli;
 /// The exit status of the command and what it says, numbers of processes left out.
 async fn check(directory: &Path, arguments: &[&str]) -> (i32, String) {
     let (status, _, said) = cli(directory, &[&["check"], arguments].concat()).await;
-    let pid = format!("(pid {})", std::process::id());
+    (status.unwrap(), masked(said))
+}
+
+/// What a command says, without the name and number of this process.
+fn masked(said: String) -> String {
     let name = fs::read_to_string("/proc/self/comm").unwrap();
-    let said = said.replace(&pid, "(pid PID)");
-    let said = said.replace(&format!("by {} (pid", name.trim()), "by NAME (pid");
-    (status.unwrap(), said)
+    let holder = format!("by {} (pid {})", name.trim(), std::process::id());
+    said.replace(&holder, "by NAME (pid PID)")
 }

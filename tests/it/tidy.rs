@@ -1,12 +1,14 @@
 //! The invariants of the code's layout, held against the parsed sources: what `src/lib.rs` says of
 //! them stays true.
 
+mod errors;
 mod graph;
 mod names;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::errors::repeated_sources;
 use self::graph::{circles, file_graph, top_graph};
 use self::names::{Kind, definitions, has_async, implemented, words};
 use self::sources::{Modules, Source, files, paths, root, sources};
@@ -215,6 +217,23 @@ fn the_impl_blocks_of_a_type_are_in_at_most_three_files() {
         (path.join("::"), places)
     });
     nowhere(spread.collect());
+}
+
+#[test]
+fn an_error_either_displays_its_source_or_hands_it_out() {
+    let all = sources();
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    // What prints those of certificates compares each text with the one before.
+    for source in all.iter().filter(|source| source.top() != "certs") {
+        for name in repeated_sources(&source.file) {
+            found.entry(name).or_default().insert(source.path.clone());
+        }
+    }
+    nowhere(found);
+    let twice = "enum E { #[error(\"no file: {source}\")] A { source: io::Error }, \
+                 #[error(\"no: {0}\")] B(#[from] X), #[error(\"no\")] C(#[source] X), #[error(\"{0}\")] D(X) }";
+    let twice = syn::parse_file(twice).unwrap();
+    assert_eq!(repeated_sources(&twice), ["A", "B"]);
 }
 
 /// Metaphors and private words, for which the field has names: as a whole word of a name.

@@ -43,8 +43,8 @@ pub(super) struct SigningKey {
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read or written.
-    #[error("the token keys in {path} cannot be used: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("the token keys in {path} cannot be used: {cause}")]
+    Io { path: PathBuf, cause: io::Error },
     #[error(
         "{0} has no token keys; without the file new ones are generated, and all users have to log in again"
     )]
@@ -85,15 +85,15 @@ impl Keys {
     /// and for [`LOCK_TIMEOUT`] at most on the other processes.
     pub(super) fn open(state: &Path, now: SystemTime) -> Result<Self, KeysError> {
         let path = path(state);
-        let io = |source| KeysError::Io {
+        let io = |cause| KeysError::Io {
             path: path.clone(),
-            source,
+            cause,
         };
         private_directory(state).map_err(io)?;
         let _lock = FileLock::acquire_beside(&path, LOCK_TIMEOUT).map_err(io)?;
         let stored = match stored(&path) {
             Ok(stored) => Some(stored),
-            Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(KeysError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         let exists = stored.is_some();
@@ -171,7 +171,7 @@ pub(crate) fn read_entry_key(state: &Path) -> Result<Option<EntryKey>, KeysError
     let path = path(state);
     let stored = match stored(&path) {
         Ok(stored) => stored,
-        Err(KeysError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(KeysError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
             return Ok(None);
         }
         Err(error) => return Err(error),
@@ -181,9 +181,9 @@ pub(crate) fn read_entry_key(state: &Path) -> Result<Option<EntryKey>, KeysError
 }
 
 fn stored(path: &Path) -> Result<Stored, KeysError> {
-    let text = std::fs::read(path).map_err(|source| KeysError::Io {
+    let text = std::fs::read(path).map_err(|cause| KeysError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     serde_json::from_slice(&Zeroizing::new(text)).map_err(|_| KeysError::Damaged(path.to_owned()))
 }

@@ -4,8 +4,8 @@
 use std::fs;
 use std::net::TcpListener;
 
-use super::check;
-use crate::harness::{Domain, Setup};
+use super::{check, masked};
+use crate::harness::{Domain, Setup, cli};
 
 /// A domain with nothing wrong in front of a registry that nobody asks.
 fn domain() -> Domain {
@@ -101,6 +101,57 @@ async fn a_state_directory_that_cannot_be_written_is_one_problem_where_it_is_nam
     setup("");
     let (status, said) = check(directory.path(), &[]).await;
     assert_eq!((status, said.starts_with("warning: ")), (0, true), "{said}");
+}
+
+#[tokio::test]
+async fn a_start_says_the_same_as_a_check_and_names_the_cause_once() {
+    let rules = "[[access]]\nusers = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]";
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup::new().domain(domain().tables(rules));
+    setup.write(directory.path());
+    fs::write(directory.path().join("state"), "a file").unwrap();
+    let (_, checked) = check(directory.path(), &[]).await;
+    let (status, _, said) = cli(directory.path(), &["run"]).await;
+    assert_eq!((status, said), (Some(1), checked));
+    // The domain without rules is served: only what needs the directory fails.
+    let tokens = domain().auth("mode = \"token\"");
+    Setup::new().domain(tokens).write(directory.path());
+    fs::remove_file(directory.path().join("state")).unwrap();
+    fs::create_dir_all(directory.path().join("state/refresh-tokens.json")).unwrap();
+    for command in ["run", "check"] {
+        let (_, _, said) = cli(directory.path(), &[command]).await;
+        assert_eq!(
+            said.matches("Is a directory (os error 21)").count(),
+            1,
+            "{said}"
+        );
+    }
+    let (status, _, said) = cli(directory.path(), &["tokens", "list"]).await;
+    let cause = "the refresh tokens in DIR/state/refresh-tokens.json cannot be used: Is a directory (os error 21)";
+    assert_eq!((status, said), (Some(1), format!("moorgate: {cause}\n")));
+}
+
+#[tokio::test]
+async fn a_reload_that_lacks_an_address_shows_where_it_is_named() {
+    let gateway = Setup::new().domain(domain()).start().await;
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let main = fs::read_to_string(gateway.path("moorgate.toml")).unwrap();
+    let main = main.replace("\"127.0.0.3:0\"", &format!("\"{taken}\""));
+    fs::write(gateway.path("moorgate.toml"), main).unwrap();
+    let (status, _, said) = cli(gateway.directory.path(), &["reload"]).await;
+    let port = taken.port().to_string();
+    let said = masked(said).replace(&port, &"P".repeat(port.len()));
+    assert_eq!(status, Some(1), "{said}");
+    insta::assert_snapshot!(said, @r#"
+    error: cannot listen on 127.0.0.1:PPPPP: already in use by NAME (pid PID)
+     --> DIR/moorgate.toml:6:10
+      |
+    6 | listen = "127.0.0.1:PPPPP"
+      |          ^^^^^^^^^^^^^^^^^
+      |
+      = help: stop what uses it, or write another address
+    "#);
 }
 
 #[tokio::test]

@@ -39,17 +39,17 @@ impl RefreshTokenRecord {
 
 /// Why the file of the refresh tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the refresh tokens in {} cannot be used: {source}", path.display())]
+#[error("the refresh tokens in {} cannot be used: {cause}", path.display())]
 pub struct FileError {
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 impl FileError {
-    pub(super) fn new(path: &Path, source: io::Error) -> Self {
+    pub(super) fn new(path: &Path, cause: io::Error) -> Self {
         Self {
             path: path.to_owned(),
-            source,
+            cause,
         }
     }
 
