@@ -29,7 +29,7 @@
 //! `request/answer/hidden` for repositories whose existence the user may not learn.
 //! `auth/policy` decides about access. `request/answer/redirects` follows redirects of an
 //! upstream where the domain asks for it, and `request/answer/manifest_budget` bounds the memory of
-//! buffered manifests.
+//! buffered manifests. `request/via` finds requests that come back to where they were forwarded.
 //!
 //! Beside the line, `request/plain` answers plain HTTP (redirects to https, and http-01
 //! challenges), and `request/token` issues the tokens (`auth/token`) of domains in token mode.

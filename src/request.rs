@@ -25,6 +25,7 @@ pub(crate) mod route;
 pub(crate) mod site;
 pub(crate) mod target;
 pub(crate) mod token;
+pub(crate) mod via;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@ use crate::config::vhost::{
     UpstreamUrl,
 };
 use crate::request::site::{Backend, Registry, Site};
+use crate::request::via::ViaPseudonym;
 use crate::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, ConnectorError, Trust};
@@ -205,10 +206,16 @@ impl SiteBuilder<'_> {
             Some(old) => old.upstream.clone(),
             None => Upstream::new(Connector::new(url.clone(), trust)?, self.workers, connect),
         };
+        // Requests are under way that it marks.
+        let via = match before {
+            Some(old) => old.via.clone(),
+            None => Arc::new(ViaPseudonym::random()?),
+        };
         Ok(Backend {
             upstream,
             authority,
             credential,
+            via,
         })
     }
 

@@ -5,6 +5,7 @@ mod access;
 mod acme;
 mod conflicts;
 mod domain;
+mod loops;
 mod process;
 mod tls;
 
@@ -73,6 +74,7 @@ pub(super) fn snapshot(
     conflicts::names(domains, &listeners, problems);
     conflicts::listeners(&listeners, &process, problems);
     conflicts::stores(domains, problems);
+    loops::upstreams(domains, &listeners, &process, problems);
 
     let mut https: Vec<ListenAddress> = Vec::new();
     for listener in listeners.iter().flatten() {

@@ -40,6 +40,14 @@ pub(crate) struct Rejection {
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
+/// The upstream of a domain leads back to the domain.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the request came back to the domain that forwarded it: \
+     its administrator has to write the registry's own address in [upstream] url"
+)]
+struct RequestLoop;
+
 /// A status of 400 or above. Only this module makes one, so that no other module refuses requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ErrorStatus(StatusCode);
@@ -279,6 +287,17 @@ impl Rejection {
 
     pub(crate) fn bad_target() -> Self {
         Self::bad_request("the request target is not valid")
+    }
+
+    /// The request has been forwarded by its own domain before.
+    pub(crate) fn loop_detected() -> Self {
+        let error = RequestLoop;
+        Self::new(
+            StatusCode::LOOP_DETECTED,
+            ErrorCode::Unavailable,
+            error.to_string(),
+        )
+        .caused_by(error)
     }
 
     /// The upstream gave no response. `limit`: the maximum size of the request body, for the

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::via::ViaPseudonym;
 use crate::auth::UsersFile;
 use crate::auth::policy::Policy;
 use crate::auth::token::Tokens;
@@ -90,6 +91,8 @@ pub(crate) struct Backend {
     /// The Host header towards it.
     pub(crate) authority: HeaderValue,
     pub(crate) credential: Credential,
+    /// Marks the requests that are forwarded to it.
+    pub(crate) via: Arc<ViaPseudonym>,
 }
 
 /// All sites of a snapshot. A request loads this once and sees one configuration to its end.

@@ -20,6 +20,7 @@ use super::transfer::TransferProgress;
 use crate::certs::library_error::described;
 use crate::certs::roots::{self, RootsError};
 use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::crypto::NoRandomness;
 use crate::state_file::run_blocking;
 
 /// Makes connections to one upstream.
@@ -44,6 +45,9 @@ pub(crate) enum ConnectorError {
     /// TLS cannot be set up.
     #[error("TLS towards the upstream cannot be set up")]
     Tls(#[from] rustls::Error),
+    /// Its requests cannot be marked.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
 }
 
 /// The root certificates that verify an upstream.

@@ -4,6 +4,7 @@ mod bodies;
 mod forms;
 mod hosts;
 mod locations;
+mod loops;
 mod nameless;
 mod opaque_addresses;
 mod own_answers;

@@ -1148,3 +1148,66 @@ fn believing_everybody_is_warned_of() {
         "warning: `trusted_proxies` contains all addresses: any client can claim any address";
     assert_eq!(messages(everybody, &[&domain]), [warning, warning]);
 }
+
+fn leads_to(main: &str, domains: &[(&str, &str)]) -> Vec<String> {
+    let file = |(keys, target): &(&str, &str)| {
+        let tls = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n";
+        format!("{keys}\n{tls}[upstream]\n{target}\n")
+    };
+    let files: Vec<_> = domains.iter().map(file).collect();
+    messages(main, &files.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn addresses_that_lead_back_to_moorgate_are_warned_of() {
+    let warning = |listener: &str| {
+        format!("warning: `upstream.url` leads back to moorgate, to its listener `{listener}`")
+    };
+    let admin = "http = ['127.0.0.1:80']\n[admin]\nlisten = '127.0.0.1:9180'";
+    for (url, listener) in [
+        ("https://a.test", ":443"),
+        ("https://B.test:5000/x", ":5000"),
+        ("https://localhost", ":443"),
+        ("https://127.0.0.9:5000", ":5000"),
+        ("https://[::1]", ":443"),
+        ("http://0.0.0.0:443", ":443"),
+        ("http://a.localhost", "127.0.0.1:80"),
+        ("http://127.0.0.1:9180", "127.0.0.1:9180"),
+        ("http://0.0.0.0:9180", "127.0.0.1:9180"),
+    ] {
+        let keys = "domain = 'a.test'\naliases = ['b.test:5000']\nlisten = [':443', ':5000']";
+        let url = format!("url = '{url}'");
+        assert_eq!(
+            leads_to(admin, &[(keys, &url)]),
+            [warning(listener)],
+            "{url}"
+        );
+    }
+    for url in [
+        "https://a.test:5001",
+        "https://b.test",
+        "http://127.0.0.2:80",
+        "http://192.0.2.1:443",
+        "https://c.test",
+        "http://localhost:5001",
+    ] {
+        let keys = "domain = 'a.test'\naliases = ['b.test:5000']\nlisten = [':443', ':5000']";
+        let url = format!("url = '{url}'");
+        assert_eq!(leads_to(admin, &[(keys, &url)]), [""; 0], "{url}");
+    }
+}
+
+#[test]
+fn a_domain_may_stand_in_front_of_another_one() {
+    let (a, b) = ("domain = 'a.test'", "domain = 'b.test'");
+    let chain = [(a, "url = 'https://b.test'"), (b, "directory = 'b'")];
+    assert_eq!(leads_to("", &chain), [""; 0]);
+    let round = [
+        (a, "url = 'https://b.test'"),
+        (b, "url = 'https://a.test'"),
+        ("domain = 'c.test'", "url = 'https://a.test'"),
+    ];
+    assert_eq!(leads_to("", &round).len(), 3);
+    let redirected = [(a, "url = 'http://b.test'"), (b, "directory = 'b'")];
+    assert_eq!(leads_to("", &redirected).len(), 1);
+}

@@ -117,10 +117,16 @@ pub(super) fn own_request(
     path: &str,
 ) -> Result<Request<RequestBody>, Rejection> {
     let parts = &cx.parts;
-    let kept = [header::HOST, header::AUTHORIZATION, header::USER_AGENT];
-    let kept = kept
-        .into_iter()
-        .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())));
+    let kept = [
+        header::HOST,
+        header::AUTHORIZATION,
+        header::USER_AGENT,
+        header::VIA,
+    ];
+    let kept = kept.iter().flat_map(|name| {
+        let lines = parts.headers.get_all(name).iter();
+        lines.map(|line| (name.clone(), line.clone()))
+    });
     let uri = Uri::try_from(path).map_err(|_| Rejection::bad_target())?;
     let head = UpstreamHead {
         method,
@@ -159,6 +165,9 @@ fn upstream_request(
         mut headers,
     } = head;
     let UpstreamRoute { route, backend } = to;
+    if backend.via.is_in(&headers) {
+        return Err(Rejection::loop_detected());
+    }
     let public_host = public_host(&headers, uri)?;
     let mut request = Request::new(body);
     *request.uri_mut() = target_uri(uri, base_path(to))?;
@@ -178,6 +187,7 @@ fn upstream_request(
             headers::correct_upload_type(&mut headers);
         }
     }
+    backend.via.append(&mut headers, conn.protocol);
     headers.insert(header::HOST, host);
     backend.credential.apply(&mut headers);
     *request.headers_mut() = headers;

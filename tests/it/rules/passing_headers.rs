@@ -24,6 +24,7 @@ async fn claims_about_the_client_are_replaced() {
         names,
         [
             "host",
+            "via",
             "x-forwarded-for",
             "x-forwarded-host",
             "x-forwarded-proto"
