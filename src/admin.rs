@@ -43,7 +43,7 @@ fn serve_control_socket(app: &Arc<App>) {
     match ControlSocket::bind(&state) {
         Ok(socket) => app.spawn_until_drain(control::serve(app.clone(), socket)),
         Err(error) => {
-            let path = ControlSocket::path(&state);
+            let path = ControlSocket::directory(&state);
             tracing::warn!(path = %path.display(), %error, "no control socket: commands cannot reach this process");
         }
     }

@@ -14,7 +14,7 @@ mod stores;
 pub(crate) mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -85,10 +85,10 @@ impl AdminListeners {
 }
 
 /// The result of the last reload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LastReload {
-    /// Whether the newest configuration is in force.
-    pub(crate) accepted: bool,
+    /// Why the newest configuration is not in force; `None`: it is.
+    pub(crate) refused: Option<String>,
     /// When the configuration in force was read.
     pub(crate) loaded: SystemTime,
 }
@@ -96,7 +96,7 @@ pub(crate) struct LastReload {
 impl LastReload {
     fn accepted() -> Self {
         Self {
-            accepted: true,
+            refused: None,
             loaded: SystemTime::now(),
         }
     }
@@ -132,6 +132,16 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// All that is wrong, for people.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Configuration(problems) | Self::System(problems) => {
+                problems.render(Colour::Never)
+            }
+            error => error.to_string(),
+        }
+    }
+
     /// Logs that a reload failed, and why.
     pub(crate) fn log_reload(&self) {
         match self {
@@ -193,13 +203,13 @@ impl App {
     /// Reads the configuration again and makes it take effect. On any error nothing changes.
     pub async fn reload(self: &Arc<Self>) -> Result<(), StartError> {
         let _alone = self.reloading.lock().await;
-        let before = **self.last_reload.load();
+        let loaded = self.last_reload.load().loaded;
         let done = self.reload_alone().await;
         self.last_reload.store(Arc::new(match &done {
             Ok(()) => LastReload::accepted(),
-            Err(_) => LastReload {
-                accepted: false,
-                ..before
+            Err(error) => LastReload {
+                refused: Some(error.text()),
+                loaded,
             },
         }));
         done
@@ -309,8 +319,22 @@ impl App {
         &self.certificates
     }
 
-    pub(crate) fn last_reload(&self) -> LastReload {
-        **self.last_reload.load()
+    pub(crate) fn last_reload(&self) -> Arc<LastReload> {
+        self.last_reload.load_full()
+    }
+
+    /// What is wrong with the files of the configuration in force, each with its domain: it is
+    /// served as well as it can be.
+    pub(crate) fn file_problems(&self) -> Vec<(String, String)> {
+        let certificates = self.certificates.report().into_iter();
+        let certificates =
+            certificates.filter_map(|report| Some((report.domain.to_string(), report.problem?)));
+        let sites = self.gateway.sites.load();
+        let users = sites.all.iter().filter_map(|site| {
+            let problem = site.users.problem()?;
+            Some((site.host.domain.to_string(), problem))
+        });
+        certificates.chain(users).collect()
     }
 
     pub(crate) fn issuer(&self) -> &Arc<Issuer> {
@@ -319,6 +343,11 @@ impl App {
 
     pub(crate) fn started(&self) -> SystemTime {
         self.started
+    }
+
+    /// The directory of the configuration, as it was given.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The state directory, which also holds the control socket.

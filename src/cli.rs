@@ -16,7 +16,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::admin::control::{self, ControlReply, ReplyStatus};
+use crate::admin::control::client::{self, Addressees, ProcessReply};
+use crate::admin::control::{self, ReplyStatus};
 use crate::certs::library_error::with_sources;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::Snapshot;
@@ -90,7 +91,10 @@ enum Command {
         options: gc::GcOptions,
     },
     /// Make the running moorgate reload its configuration; print the problems if it refuses.
-    Reload,
+    Reload {
+        #[command(flatten)]
+        processes: ProcessOptions,
+    },
     /// Reset the failed logins of a user, of an address, or of everybody.
     Unlock {
         #[command(flatten)]
@@ -98,6 +102,8 @@ enum Command {
         /// Only this domain of the user; all domains by default.
         #[arg(long)]
         domain: Option<String>,
+        #[command(flatten)]
+        processes: ProcessOptions,
     },
     /// List or revoke refresh tokens, which clients store in place of passwords.
     Tokens {
@@ -127,7 +133,28 @@ enum CertsCommand {
     Renew {
         /// The domain, as in its file.
         domain: String,
+        #[command(flatten)]
+        processes: ProcessOptions,
     },
+}
+
+/// Options of the commands for a running process.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct ProcessOptions {
+    /// Send the command to all processes that share the state directory, whatever their
+    /// configuration.
+    #[arg(long)]
+    all_processes: bool,
+}
+
+impl ProcessOptions {
+    fn addressees(self) -> Addressees {
+        if self.all_processes {
+            Addressees::OfState
+        } else {
+            Addressees::OfConfiguration
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -196,16 +223,16 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
             gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
         }),
-        Command::Reload => reload::run(&config),
-        Command::Unlock { options, domain } => unlock::run(&config, options, domain),
+        Command::Reload { processes } => reload::run(&config, processes),
+        Command::Unlock {
+            options,
+            domain,
+            processes,
+        } => send_command(&config, processes, &unlock::reset(options, domain)),
         Command::Tokens { command } => tokens(&config, command),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut self::command(),
-                "moorgate",
-                &mut std::io::stdout(),
-            );
+            let out = &mut std::io::stdout();
+            clap_complete::generate(shell, &mut self::command(), "moorgate", out);
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -225,8 +252,12 @@ fn with_snapshot(
     }
 }
 
-/// Sends a command to the running process and prints its reply.
-fn send_command(config: &Path, command: &control::ControlCommand) -> anyhow::Result<ExitCode> {
+/// Sends a command to the running process and prints its reply, and which process it was.
+fn send_command(
+    config: &Path,
+    processes: ProcessOptions,
+    command: &control::ControlCommand,
+) -> anyhow::Result<ExitCode> {
     let state = match crate::config::state(config) {
         Ok(state) => state,
         Err(problems) => {
@@ -234,22 +265,28 @@ fn send_command(config: &Path, command: &control::ControlCommand) -> anyhow::Res
             return Ok(ExitCode::from(2));
         }
     };
-    let ControlReply { outcome, text } = control::client::send(&state, command)?;
-    eprintln!("{text}");
-    Ok(match outcome {
-        ReplyStatus::Done => ExitCode::SUCCESS,
-        ReplyStatus::Failed => ExitCode::FAILURE,
-        ReplyStatus::Refused => ExitCode::from(2),
-    })
+    let replies = client::send(config, &state, processes.addressees(), command)?;
+    let mut exit = ExitCode::SUCCESS;
+    for ProcessReply { process, reply } in replies {
+        eprintln!("{process}: {}", reply.text);
+        match reply.outcome {
+            ReplyStatus::Done => {}
+            ReplyStatus::Failed => exit = ExitCode::FAILURE,
+            ReplyStatus::Refused => exit = ExitCode::from(2),
+        }
+    }
+    Ok(exit)
 }
 
 fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Result<ExitCode> {
     let out = std::io::stdout;
     match command {
         None => certs::list(config, json),
-        Some(CertsCommand::Renew { domain }) => {
-            send_command(config, &control::ControlCommand::CertsRenew { domain })
-        }
+        Some(CertsCommand::Renew { domain, processes }) => send_command(
+            config,
+            processes,
+            &control::ControlCommand::CertsRenew { domain },
+        ),
         Some(CertsCommand::Ca) => with_snapshot(config, |snapshot| certs::ca(snapshot, &mut out())),
         Some(CertsCommand::Dns { domain }) => {
             with_snapshot(config, |snapshot| certs::dns(snapshot, &domain, &mut out()))
@@ -265,7 +302,11 @@ fn tokens(config: &Path, command: TokensCommand) -> anyhow::Result<ExitCode> {
         TokensCommand::List { json } => with_snapshot(config, |snapshot| {
             tokens::list(snapshot, json, &mut std::io::stdout().lock())
         }),
-        TokensCommand::Revoke { which, domain } => tokens::revoke(config, which, domain),
+        TokensCommand::Revoke {
+            which,
+            domain,
+            processes,
+        } => send_command(config, processes, &tokens::revocation(which, domain)),
     }
 }
 

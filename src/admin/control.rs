@@ -1,5 +1,5 @@
-//! The control socket: commands for the running process, from users who may open a socket below
-//! `state`. One line of JSON in, one out.
+//! The control socket: commands for this process, from users who may open a socket below `state`.
+//! One line of JSON in, one out. Each process has a socket of its own.
 //!
 //! Each command is a variant of [`ControlCommand`], an arm in [`perform`], and a file in `cli/`.
 
@@ -9,17 +9,19 @@ mod socket;
 mod tokens;
 mod unlock;
 
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::app::{App, StartError};
-use crate::config::problem::Colour;
 pub(crate) use socket::ControlSocket;
 pub(crate) use tokens::TokenSelection;
 pub(crate) use unlock::UnlockTarget;
@@ -28,6 +30,8 @@ pub(crate) use unlock::UnlockTarget;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum ControlCommand {
+    /// Describe the process: the text of the reply is a [`ProcessDescription`] in JSON.
+    Describe {},
     /// Read the configuration again.
     Reload {},
     /// List the certificates and their renewals.
@@ -49,6 +53,20 @@ pub(crate) enum ControlCommand {
         /// `None`: of all domains.
         domain: Option<String>,
     },
+}
+
+/// What tells the processes that share a state directory apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessDescription {
+    pub(crate) pid: u32,
+    /// The directory of its configuration.
+    pub(crate) configuration: PathBuf,
+}
+
+impl fmt::Display for ProcessDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.configuration.display())
+    }
 }
 
 /// The result of a command, with a text for people.
@@ -88,15 +106,23 @@ impl ControlReply {
     }
 }
 
-/// Serves commands, one after the other. Dropped when the process drains, which removes the socket;
-/// the caller of a command that runs then sees the end of its connection.
+/// Serves commands side by side. Dropped when the process drains, which removes the socket; the
+/// caller of a command that runs then sees the end of its connection.
 pub(super) async fn serve(app: Arc<App>, socket: ControlSocket) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
         match socket.accept().await {
             Ok(stream) => {
-                if let Err(error) = serve_one(&app, stream).await {
-                    tracing::debug!(%error, "control socket: connection closed during a command");
-                }
+                let own = app.clone();
+                app.spawn_until_drain(async move {
+                    let _permit = permit;
+                    if let Err(error) = serve_one(&own, stream).await {
+                        tracing::debug!(%error, "control socket: connection closed during a command");
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "control socket: accept failed");
@@ -124,6 +150,7 @@ async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
 
 async fn perform(app: &Arc<App>, command: ControlCommand) -> ControlReply {
     match command {
+        ControlCommand::Describe {} => describe(app),
         ControlCommand::Reload {} => reload(app).await,
         ControlCommand::Certs { json } => certs::list(app, json),
         ControlCommand::CertsRenew { domain } => certs::renew(app, &domain).await,
@@ -134,23 +161,31 @@ async fn perform(app: &Arc<App>, command: ControlCommand) -> ControlReply {
     }
 }
 
+fn describe(app: &App) -> ControlReply {
+    let description = ProcessDescription {
+        pid: std::process::id(),
+        configuration: std::path::absolute(app.directory())
+            .unwrap_or_else(|_| app.directory().to_owned()),
+    };
+    match serde_json::to_string(&description) {
+        Ok(text) => ControlReply::done(text),
+        Err(error) => ControlReply::failed(error.to_string()),
+    }
+}
+
 async fn reload(app: &Arc<App>) -> ControlReply {
-    match app.reload().await {
-        Ok(()) => ControlReply::done("the configuration is reloaded"),
-        Err(error) => {
-            error.log_reload();
-            match error {
-                StartError::Configuration(problems) => {
-                    ControlReply::refused(problems.render(Colour::Never))
-                }
-                StartError::System(problems) => {
-                    ControlReply::failed(problems.render(Colour::Never))
-                }
-                other => {
-                    ControlReply::failed(format!("the new configuration is not used: {other}"))
-                }
-            }
+    let Err(error) = app.reload().await else {
+        let mut text = "the configuration is reloaded".to_owned();
+        for (domain, problem) in app.file_problems() {
+            text.push_str(&format!("\nwarning: {domain}: {problem}"));
         }
+        return ControlReply::done(text);
+    };
+    error.log_reload();
+    let text = error.text();
+    match error {
+        StartError::Configuration(_) => ControlReply::refused(text),
+        _ => ControlReply::failed(format!("the new configuration is not used: {text}")),
     }
 }
 
@@ -159,4 +194,6 @@ const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below the client's timeout. A reload that is dropped changes nothing.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(110);
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Each waits [`IO_TIMEOUT`] for its command at most.
+const MAX_CONNECTIONS: usize = 64;
 const MAX_COMMAND_BYTES: u64 = 16 << 10;

@@ -17,6 +17,7 @@ pub(super) fn status(app: &Arc<App>) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "ready": app.is_ready(),
         "started": timestamp(app.started()),
+        "configuration": configuration(app),
         "connections": app.connections(),
         "logins": logins(app),
         "domains": sites.all.iter().map(|site| domain(site)).collect::<Vec<_>>(),
@@ -27,6 +28,19 @@ pub(super) fn status(app: &Arc<App>) -> Value {
             "configured": listener.configured.to_string(),
             "bound": listener.bound.to_string(),
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// The configuration in force, and why a newer one is not.
+fn configuration(app: &App) -> Value {
+    let reload = app.last_reload();
+    let problems = app.file_problems().into_iter();
+    json!({
+        "loaded": timestamp(reload.loaded),
+        "refused": reload.refused,
+        "problems": problems
+            .map(|(domain, problem)| json!({ "domain": domain, "problem": problem }))
+            .collect::<Vec<_>>(),
     })
 }
 

@@ -27,16 +27,16 @@ pub(crate) fn missing_state(snapshot: &Snapshot) -> Option<Problem> {
     })
 }
 
-/// The addresses that this user's start could not listen on, for `moorgate check`. `running` is the
-/// process that serves this state directory already: what it holds is not missing.
-pub(crate) fn missing_addresses(snapshot: &Snapshot, running: Option<Pid>) -> Problems {
+/// The addresses that this user's start could not listen on, for `moorgate check`. `running` are
+/// the processes of this configuration: what they hold is not missing.
+pub(crate) fn missing_addresses(snapshot: &Snapshot, running: &[Pid]) -> Problems {
     let mut problems = Problems::default();
     for (_, address) in configured_listeners(snapshot) {
         let Err(error) = socket::probe(address) else {
             continue;
         };
         let holder = is_in_use(&error).then(|| holder(address.0)).flatten();
-        if is_in_use(&error) && running.is_some_and(|pid| is_held_by(holder.as_ref(), pid)) {
+        if is_in_use(&error) && is_held_by(holder.as_ref(), running) {
             continue;
         }
         problems.push(match error.kind() {
@@ -49,8 +49,12 @@ pub(crate) fn missing_addresses(snapshot: &Snapshot, running: Option<Pid>) -> Pr
 }
 
 /// Without rights to see whose the socket is, it is taken for the running process's.
-fn is_held_by(holder: Option<&PortHolder>, running: Pid) -> bool {
-    holder.is_none_or(|holder| holder.pid == running.as_raw_pid())
+fn is_held_by(holder: Option<&PortHolder>, running: &[Pid]) -> bool {
+    let mut running = running.iter();
+    match holder {
+        None => running.next().is_some(),
+        Some(holder) => running.any(|pid| holder.pid == pid.as_raw_pid()),
+    }
 }
 
 fn is_in_use(error: &io::Error) -> bool {

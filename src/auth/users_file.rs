@@ -82,6 +82,12 @@ impl UsersFile {
         self.users.load_full()
     }
 
+    /// Why the file cannot be used as it is now, if that is so.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.file.problem().map(str::to_owned)
+    }
+
     /// Re-reads the file if it changed; otherwise costs one `stat`. Blocks.
     pub(crate) fn refresh(&self) -> Refreshed {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 
 use anyhow::{anyhow, ensure};
 
-use crate::admin::control::{self, ControlCommand, ControlReply, ReplyStatus};
+use crate::admin::control::client::{self, Addressees, ProcessReply};
+use crate::admin::control::{ControlCommand, ControlReply, ReplyStatus};
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::certs::served::check;
 use crate::certs::served::internal_ca::InternalCa;
@@ -25,24 +26,32 @@ use crate::config::vhost::CertificateSource;
 /// process; without one, reads the files and says so.
 pub fn list(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if let Ok(state) = crate::config::state(config) {
-        match control::client::send(&state, &ControlCommand::Certs { json }) {
-            Ok(ControlReply {
-                outcome: ReplyStatus::Done,
-                text,
-            }) => {
-                writeln!(std::io::stdout(), "{text}")?;
+        let command = ControlCommand::Certs { json };
+        match client::send(config, &state, Addressees::OfConfiguration, &command) {
+            Ok(replies) => {
+                for reply in &replies {
+                    print_list(reply, replies.len() > 1)?;
+                }
                 return Ok(ExitCode::SUCCESS);
             }
-            Ok(ControlReply {
-                outcome: ReplyStatus::Failed | ReplyStatus::Refused,
-                text,
-            }) => return Err(anyhow!(text)),
             Err(error) => eprintln!("{error}\nThis is what the files say:"),
         }
     }
     super::with_snapshot(config, |snapshot| {
         list_files(snapshot, json, &mut std::io::stdout())
     })
+}
+
+fn print_list(reply: &ProcessReply, one_of_several: bool) -> anyhow::Result<()> {
+    let ControlReply { outcome, text } = &reply.reply;
+    if *outcome != ReplyStatus::Done {
+        return Err(anyhow!("{}: {text}", reply.process));
+    }
+    if one_of_several {
+        eprintln!("{}:", reply.process);
+    }
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
 }
 
 fn list_files(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::Result<()> {

@@ -36,7 +36,7 @@ pub fn run(directory: &Path, options: CheckOptions) -> anyhow::Result<ExitCode> 
     let (problems, snapshot) = match crate::config::load(directory) {
         Ok(Loaded { snapshot, warnings }) => {
             let mut problems = warnings;
-            problems.extend(problems_outside(&snapshot, options)?);
+            problems.extend(problems_outside(directory, &snapshot, options)?);
             (problems, Some(snapshot))
         }
         Err(problems) => (problems, None),
@@ -67,8 +67,12 @@ fn report(
 }
 
 /// The problems of what a valid configuration names: files, addresses, and what answers there.
-fn problems_outside(snapshot: &Snapshot, options: CheckOptions) -> anyhow::Result<Problems> {
-    let running = control::client::running(&snapshot.state);
+fn problems_outside(
+    directory: &Path,
+    snapshot: &Snapshot,
+    options: CheckOptions,
+) -> anyhow::Result<Problems> {
+    let running = control::client::running(directory, &snapshot.state);
     let mut problems = Problems::default();
     let state = app::preconditions::missing_state(snapshot);
     let certificates = served::check::problems(snapshot, SystemTime::now());
@@ -81,12 +85,12 @@ fn problems_outside(snapshot: &Snapshot, options: CheckOptions) -> anyhow::Resul
         Problem::at_key(&found.source, found.key, found.message, found.help).warning()
     }));
     problems.extend(app::file_problems(snapshot));
-    problems.extend(app::preconditions::missing_addresses(snapshot, running));
+    problems.extend(app::preconditions::missing_addresses(snapshot, &running));
     if options.live {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        problems.extend(runtime.block_on(app::live::problems(snapshot, running.is_some())));
+        problems.extend(runtime.block_on(app::live::problems(snapshot, !running.is_empty())));
         // A name that is still being looked up must not keep the report back.
         runtime.shutdown_background();
     }

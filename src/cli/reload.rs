@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::ProcessOptions;
 use crate::admin::control::ControlCommand;
 
-pub fn run(config: &Path) -> anyhow::Result<ExitCode> {
-    super::send_command(config, &ControlCommand::Reload {})
+pub fn run(config: &Path, processes: ProcessOptions) -> anyhow::Result<ExitCode> {
+    super::send_command(config, processes, &ControlCommand::Reload {})
 }

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,6 +9,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::ProcessOptions;
 use crate::admin::control::{ControlCommand, TokenSelection};
 use crate::auth::htpasswd::Htpasswd;
 use crate::auth::token::refresh::{self, RefreshTokenRecord};
@@ -35,6 +34,8 @@ pub enum TokensCommand {
         /// Only at this domain.
         #[arg(long)]
         domain: Option<String>,
+        #[command(flatten)]
+        processes: ProcessOptions,
     },
 }
 
@@ -120,18 +121,13 @@ impl TokenUsers {
     }
 }
 
-/// Asks the running process to revoke tokens.
-pub fn revoke(
-    config: &Path,
-    which: RevokeOptions,
-    domain: Option<String>,
-) -> anyhow::Result<ExitCode> {
+pub(super) fn revocation(which: RevokeOptions, domain: Option<String>) -> ControlCommand {
     let which = match (which.id, which.user) {
         (Some(id), _) => TokenSelection::Id(id),
         (None, Some(user)) => TokenSelection::User(user),
         (None, None) => TokenSelection::All,
     };
-    super::send_command(config, &ControlCommand::RevokeTokens { which, domain })
+    ControlCommand::RevokeTokens { which, domain }
 }
 
 fn line(id: &str, record: &RefreshTokenRecord, good: bool) -> anyhow::Result<String> {

@@ -1,8 +1,5 @@
 //! `moorgate unlock`: resets the failed logins of a user, of an address, or of everybody.
 
-use std::path::Path;
-use std::process::ExitCode;
-
 use crate::admin::control::{ControlCommand, UnlockTarget};
 
 /// Options of `moorgate unlock`.
@@ -17,12 +14,7 @@ pub struct UnlockOptions {
     all: bool,
 }
 
-/// Sends the command to the running process.
-pub fn run(
-    config: &Path,
-    options: UnlockOptions,
-    domain: Option<String>,
-) -> anyhow::Result<ExitCode> {
+pub(super) fn reset(options: UnlockOptions, domain: Option<String>) -> ControlCommand {
     let whom = match options.user {
         None => UnlockTarget::All,
         Some(user) => match user.parse() {
@@ -30,5 +22,5 @@ pub fn run(
             Err(_) => UnlockTarget::User(user),
         },
     };
-    super::send_command(config, &ControlCommand::Unlock { whom, domain })
+    ControlCommand::Unlock { whom, domain }
 }

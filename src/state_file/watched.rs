@@ -144,8 +144,8 @@ impl<const N: usize> FileWatch<N> {
         self.settled
     }
 
-    #[cfg(test)]
-    fn problem(&self) -> Option<&str> {
+    /// The problem, if there is one.
+    pub(crate) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 }

@@ -19,10 +19,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::harness::acme_ca::{AcmeCa, Scripted};
-use crate::harness::{Domain, Gateway, PATIENCE, RawPeer, Setup, within};
+use crate::harness::{Domain, Gateway, PATIENCE, Setup, within};
 
 const ACME_TLS: &str = "acme = true";
 
@@ -93,9 +93,7 @@ async fn renew(gateway: &Gateway, domain: &str) {
 
 /// Sends a command to the control socket.
 async fn ask(gateway: &Gateway, command: &Value) -> Value {
-    let mut stream = UnixStream::connect(gateway.path("state/control.sock"))
-        .await
-        .unwrap();
+    let mut stream = UnixStream::connect(gateway.control_socket()).await.unwrap();
     stream
         .write_all(format!("{command}\n").as_bytes())
         .await
@@ -107,15 +105,7 @@ async fn ask(gateway: &Gateway, command: &Value) -> Value {
 
 /// What the limits of the CAs leave, as the admin listener says.
 async fn budgets(gateway: &Gateway) -> Value {
-    let mut client = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
-    client
-        .send(&format!(
-            "GET /status HTTP/1.1\r\nHost: {}\r\n\r\n",
-            gateway.admin()
-        ))
-        .await;
-    let (_, body) = client.answer().await;
-    crate::harness::json(&body)["budgets"].clone()
+    gateway.status().await["budgets"].clone()
 }
 
 fn timestamp(value: &Value) -> SystemTime {

@@ -21,7 +21,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         "moorgate_configuration_ok",
         "1 if the newest configuration is in force",
     );
-    out.gauge(&metric, i64::from(reload.accepted))?;
+    out.gauge(&metric, i64::from(reload.refused.is_none()))?;
     let metric = MetricDescriptor::new(
         "moorgate_configuration_loaded_timestamp",
         "When the configuration in force was read, in Unix time",

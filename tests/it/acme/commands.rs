@@ -32,7 +32,7 @@ async fn the_listing_is_that_of_the_running_process() {
     assert!(text.starts_with("ci.test  internal  by "), "{text}");
     assert_eq!(
         said,
-        "no moorgate runs here: nobody answers at DIR/state/control.sock; is --config that of the running one?\nThis is what the files say:\n"
+        "no moorgate runs here: nobody answers in DIR/state/control; is --config that of the running one?\nThis is what the files say:\n"
     );
 }
 
@@ -48,7 +48,7 @@ async fn certs_renew_says_what_will_happen() {
     assert_eq!(
         said,
         format!(
-            "the certificate of ci.test: it is being ordered from {url} now; `moorgate certs` shows what comes of it\n"
+            "process PID (DIR): the certificate of ci.test: it is being ordered from {url} now; `moorgate certs` shows what comes of it\n"
         )
     );
     until(&gateway, "another", |shown| {
@@ -63,7 +63,10 @@ async fn certs_renew_says_what_will_happen() {
     gateway.app.reload().await.unwrap();
     let (code, _, said) = cli(&directory, &["certs", "renew", "alias.test"]).await;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.starts_with("the certificate of ci.test: "), "{said}");
+    assert!(
+        said.starts_with("process PID (DIR): the certificate of ci.test: "),
+        "{said}"
+    );
 
     let unknown = cli(&directory, &["certs", "renew", "x.test"]).await;
     assert_eq!(
@@ -71,7 +74,7 @@ async fn certs_renew_says_what_will_happen() {
         (
             Some(1),
             String::new(),
-            "there is no domain x.test; there are: ci.test\n".to_owned()
+            "process PID (DIR): there is no domain x.test; there are: ci.test\n".to_owned()
         )
     );
     assert!(gateway.stop().await);

@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::GuessingFixture;
-use crate::harness::{Domain, Gateway, Origin, RawPeer, Setup, promptly};
+use crate::harness::{Clock, Domain, Gateway, Origin, RawPeer, Setup, promptly};
 
 /// How a command ends that has no data to print, and what it says.
 async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
@@ -30,7 +30,10 @@ async fn unlocking_restores_the_tries() {
     let done = cli(&directory, &["unlock", "alice"]).await;
     assert_eq!(
         done,
-        (Some(0), "alice has all tries again at ci.test\n".to_owned())
+        (
+            Some(0),
+            "process PID (DIR): alice has all tries again at ci.test\n".to_owned()
+        )
     );
     assert_eq!(fixture.login("192.0.2.2", "alice", "secret").await, 200);
     assert_eq!(
@@ -41,7 +44,10 @@ async fn unlocking_restores_the_tries() {
     let done = cli(&directory, &["unlock", "192.0.2.1"]).await;
     assert_eq!(
         done,
-        (Some(0), "192.0.2.1 has all its tries again\n".to_owned())
+        (
+            Some(0),
+            "process PID (DIR): 192.0.2.1 has all its tries again\n".to_owned()
+        )
     );
     assert_eq!(fixture.login("192.0.2.1", "bob", "hunter2").await, 200);
     fixture.guess_on("192.0.2.9", "nobody", "wrong").await;
@@ -57,27 +63,27 @@ async fn unlocking_reports_what_it_reset() {
         (
             &["unlock", "carol"][..],
             0,
-            "nothing was counted against carol\n",
+            "process PID (DIR): nothing was counted against carol\n",
         ),
         (
             &["unlock", "2001:db8::1"],
             0,
-            "nothing was counted against 2001:db8::1\n",
+            "process PID (DIR): nothing was counted against 2001:db8::1\n",
         ),
         (
             &["unlock", "carol", "--domain", "ci.test"],
             0,
-            "nothing was counted against carol\n",
+            "process PID (DIR): nothing was counted against carol\n",
         ),
         (
             &["unlock", "carol", "--domain", "x.test"],
             1,
-            "there is no domain x.test; there are: ci.test, other.test\n",
+            "process PID (DIR): there is no domain x.test; there are: ci.test, other.test\n",
         ),
         (
             &["unlock", "192.0.2.1", "--domain", "ci.test"],
             2,
-            "a domain goes with a user only: addresses are counted for all domains together\n",
+            "process PID (DIR): a domain goes with a user only: addresses are counted for all domains together\n",
         ),
     ] {
         assert_eq!(
@@ -98,7 +104,10 @@ async fn a_failed_reload_prints_the_problems_and_changes_nothing() {
     let directory = gateway.directory.path().to_owned();
     assert_eq!(
         cli(&directory, &["reload"]).await,
-        (Some(0), "the configuration is reloaded\n".to_owned())
+        (
+            Some(0),
+            "process PID (DIR): the configuration is reloaded\n".to_owned()
+        )
     );
     let file = gateway.path("conf.d/ci.test.toml");
     let good = std::fs::read_to_string(&file).unwrap();
@@ -149,7 +158,7 @@ async fn commands_report_that_no_process_runs() {
     Setup::new()
         .domain(Domain::new("ci.test", "http://127.0.0.1:1"))
         .write(directory.path());
-    let words = "moorgate: no moorgate runs here: nobody answers at DIR/state/control.sock; \
+    let words = "moorgate: no moorgate runs here: nobody answers in DIR/state/control; \
                  is --config that of the running one?\n";
     for arguments in [&["reload"][..], &["unlock", "--all"]] {
         assert_eq!(
@@ -158,11 +167,9 @@ async fn commands_report_that_no_process_runs() {
         );
     }
     // As after a process that was killed.
-    std::fs::create_dir_all(directory.path().join("state")).unwrap();
-    drop(
-        std::os::unix::net::UnixListener::bind(directory.path().join("state/control.sock"))
-            .unwrap(),
-    );
+    let sockets = directory.path().join("state/control");
+    std::fs::create_dir_all(&sockets).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(sockets.join("x.sock")).unwrap());
     assert_eq!(
         cli(directory.path(), &["reload"]).await,
         (Some(1), words.to_owned())
@@ -172,7 +179,7 @@ async fn commands_report_that_no_process_runs() {
 #[tokio::test]
 async fn the_control_socket_is_private_and_replaces_a_stale_one() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
-    let socket = gateway.path("state/control.sock");
+    let socket = gateway.control_socket();
     assert_eq!(
         std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
         0o600
@@ -184,13 +191,8 @@ async fn the_control_socket_is_private_and_replaces_a_stale_one() {
 #[tokio::test]
 async fn a_malformed_command_does_not_stop_the_next_one() {
     let gateway = Gateway::before("http://127.0.0.1:1").await;
-    let connect = async || {
-        RawPeer::new(
-            UnixStream::connect(gateway.path("state/control.sock"))
-                .await
-                .unwrap(),
-        )
-    };
+    let connect =
+        async || RawPeer::new(UnixStream::connect(gateway.control_socket()).await.unwrap());
     let long = format!(
         "{{\"command\":\"reload\",\"x\":\"{}\"}}\n",
         "x".repeat(20_000)
@@ -211,16 +213,104 @@ async fn a_malformed_command_does_not_stop_the_next_one() {
         );
         assert!(!said.contains("done"), "{said}");
     }
-    // A client that never ends its line does not delay the others for long.
-    let mut silent = connect().await;
-    silent.send("{").await;
+}
+
+#[tokio::test]
+async fn clients_that_send_no_command_do_not_delay_others() {
+    let gateway = Gateway::before("http://127.0.0.1:1").await;
+    let clock = Clock::stopped();
+    let connect =
+        async || RawPeer::new(UnixStream::connect(gateway.control_socket()).await.unwrap());
+    let mut silent = Vec::new();
+    for _ in 0..63 {
+        let mut client = connect().await;
+        client.send("{").await;
+        silent.push(client);
+    }
+    let reload = b"{\"command\":\"reload\"}\n";
     let mut next = connect().await;
-    next.io
-        .write_all(b"{\"command\":\"reload\"}\n")
-        .await
-        .unwrap();
-    next.silent().await;
-    crate::harness::jump(crate::harness::seconds(6)).await;
+    next.io.write_all(reload).await.unwrap();
     let said = String::from_utf8(promptly(next.rest()).await).unwrap();
     assert!(said.contains("\"outcome\":\"done\""), "{said}");
+    // At the bound, the next one waits for the time of one of them.
+    silent.push(connect().await);
+    let mut next = connect().await;
+    next.io.write_all(reload).await.unwrap();
+    next.silent().await;
+    clock.jump(crate::harness::seconds(6)).await;
+    let said = String::from_utf8(promptly(next.rest()).await).unwrap();
+    assert!(said.contains("\"outcome\":\"done\""), "{said}");
+}
+
+/// A process of another configuration with the state of this one.
+async fn second_process(first: &Gateway) -> Gateway {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(first.path("state"), directory.path().join("state")).unwrap();
+    let domain = Domain::new("other.test", "http://127.0.0.1:1");
+    let setup = Setup::new().domain(domain);
+    setup.try_start_in(directory).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_command_reaches_the_process_of_its_configuration() {
+    let first = Gateway::before("http://127.0.0.1:1").await;
+    let second = second_process(&first).await;
+    let pid = std::process::id();
+    let (one, other) = (first.directory.path(), second.directory.path());
+    for (directory, domain) in [(one, "ci.test"), (other, "other.test")] {
+        // The problem is in the configuration of this process alone.
+        let file = directory.join(format!("conf.d/{domain}.toml"));
+        let good = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, "domian = ''").unwrap();
+        let (code, said) = cli(directory, &["reload"]).await;
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.starts_with("process PID (DIR): error"), "{said}");
+        std::fs::write(&file, good).unwrap();
+        let done = (
+            Some(0),
+            "process PID (DIR): the configuration is reloaded\n".to_owned(),
+        );
+        assert_eq!(cli(directory, &["reload"]).await, done);
+    }
+    let (code, said) = cli(one, &["unlock", "--all", "--all-processes"]).await;
+    assert_eq!((code, said.lines().count()), (Some(0), 2), "{said}");
+    assert!(said.contains(other.to_str().unwrap()), "{said}");
+    // Each end leaves the other one reachable.
+    assert!(first.stop().await);
+    let other = other.to_owned();
+    assert_eq!(cli(&other, &["unlock", "--all"]).await.0, Some(0));
+    let (code, said) = cli(one, &["reload"]).await;
+    let wanted = format!(
+        "moorgate: no moorgate runs with the configuration DIR; with its state runs process PID ({}): \
+         name that configuration by --config, or all by --all-processes\n",
+        other.display()
+    );
+    assert_eq!((code, said), (Some(1), wanted), "{pid}");
+}
+
+#[tokio::test]
+async fn a_reload_and_the_status_tell_what_is_wrong() {
+    let gateway = Gateway::before("http://127.0.0.1:1").await;
+    let directory = gateway.directory.path().to_owned();
+    let status = async || gateway.status().await["configuration"].clone();
+    let users = gateway.path("conf.d/ci.test.htpasswd");
+    assert!(users.exists());
+    std::fs::write(&users, "alice:secret\n").unwrap();
+    let (code, said) = cli(&directory, &["reload"]).await;
+    assert_eq!(code, Some(0));
+    let warning = "the configuration is reloaded\nwarning: ci.test: the password file `DIR/conf.d/ci.test.htpasswd` has no usable entry";
+    assert!(said.contains(warning), "{said}");
+    let shown = status().await;
+    assert_eq!(shown["refused"], serde_json::Value::Null);
+    assert_eq!(shown["problems"][0]["domain"], "ci.test");
+    let loaded = shown["loaded"].clone();
+
+    let main = gateway.path("moorgate.toml");
+    let text = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(&main, format!("stat = 'x'\n{text}")).unwrap();
+    assert_eq!(cli(&directory, &["reload"]).await.0, Some(2));
+    let shown = status().await;
+    let refused = shown["refused"].as_str().unwrap();
+    assert!(refused.contains("unknown key `stat`"), "{refused}");
+    assert_eq!(shown["loaded"], loaded, "of the one in force");
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// How a command ends, what it prints, and what it says, while this thread goes on serving. The
-/// directory is `DIR`.
+/// directory is `DIR`, and this process `PID`.
 pub async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_moorgate"));
     command.args(arguments).arg("--config").arg(directory);
@@ -16,6 +16,7 @@ pub async fn cli(directory: &Path, arguments: &[&str]) -> (Option<i32>, String, 
         String::from_utf8(bytes)
             .unwrap()
             .replace(directory.to_str().unwrap(), "DIR")
+            .replace(&format!("process {} ", std::process::id()), "process PID ")
     };
     (
         output.status.code(),

@@ -320,6 +320,22 @@ impl Gateway {
         self.directory.path().join(name)
     }
 
+    /// The control socket.
+    pub fn control_socket(&self) -> std::path::PathBuf {
+        let mut all = std::fs::read_dir(self.path("state/control")).unwrap();
+        all.next().unwrap().unwrap().path()
+    }
+
+    /// What `/status` tells.
+    pub async fn status(&self) -> serde_json::Value {
+        let mut client = RawPeer::new(TcpStream::connect(self.admin()).await.unwrap());
+        let host = self.admin();
+        client
+            .send(&format!("GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+            .await;
+        super::json(&client.answer().await.1)
+    }
+
     /// A TLS client configuration that trusts the gateway's own CA.
     pub fn client_config(&self, alpn: &[&str]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
