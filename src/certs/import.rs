@@ -11,7 +11,9 @@ mod store;
 mod tests;
 mod traefik;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -88,41 +90,60 @@ pub(crate) enum ImportOutcome {
     Failed(String),
 }
 
-impl fmt::Display for ImportedItem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ImportedItem {
+    /// A line for people. Of a dry run, it tells what would be done.
+    pub(crate) fn line(&self, dry_run: bool) -> String {
         let Self {
             from,
             what,
             outcome,
         } = self;
-        match outcome {
-            ImportOutcome::Imported(_) => write!(f, "imported  {what}")?,
-            ImportOutcome::Unchanged => write!(
-                f,
-                "kept      {what}: what is below `state` is as good or better"
-            )?,
-            ImportOutcome::Skipped(why) => write!(f, "skipped   {what}: {why}")?,
-            ImportOutcome::Failed(why) => write!(f, "FAILED    {what}: {why}")?,
-        }
-        if let ImportOutcome::Imported(notes) = outcome {
-            notes.iter().try_for_each(|note| write!(f, "; {note}"))?;
-        }
-        write!(f, "  ({})", from.display())
+        let text = match outcome {
+            ImportOutcome::Imported(notes) => {
+                let verb = if dry_run { "would import" } else { "imported " };
+                let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
+                format!("{verb} {what}{notes}")
+            }
+            ImportOutcome::Unchanged => {
+                format!("kept      {what}: what is below `state` is as good or better")
+            }
+            ImportOutcome::Skipped(why) => format!("skipped   {what}: {why}"),
+            ImportOutcome::Failed(why) => format!("FAILED    {what}: {why}"),
+        };
+        format!("{text}  ({})", from.display())
     }
 }
 
-/// No files of a known tool were found.
+/// Why there is nothing to import.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "found no certificates of Caddy, certbot, acme.sh or Traefik in {}: name the directory that holds them, \
-     like ~/.caddy, ~/.local/share/caddy, /etc/letsencrypt or ~/.acme.sh, or Traefik's acme.json",
-    .0.display()
-)]
-pub(crate) struct NothingFound(PathBuf);
+pub(crate) enum ImportError {
+    #[error("there is no {}", .0.display())]
+    Missing(PathBuf),
+    #[error("{0}{help}", help = cure(.0))]
+    Unreadable(SourceFileError),
+    /// No files of a known tool were found.
+    #[error(
+        "found no certificates of Caddy, certbot, acme.sh or Traefik in {}: name the directory that holds them, \
+         like ~/.caddy, ~/.local/share/caddy, /etc/letsencrypt or ~/.acme.sh, or Traefik's acme.json",
+        .0.display()
+    )]
+    NothingFound(PathBuf),
+}
+
+fn cure(error: &SourceFileError) -> &'static str {
+    match error {
+        SourceFileError::Unreadable { source, .. }
+            if source.kind() == ErrorKind::PermissionDenied =>
+        {
+            ": run this as root or as the owner of these files; what root imports belongs to the owner of `state`"
+        }
+        _ => "",
+    }
+}
 
 /// Why a file of another tool cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum SourceFileError {
+pub(crate) enum SourceFileError {
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
         path: PathBuf,
@@ -138,9 +159,16 @@ enum SourceFileError {
 }
 
 /// Imports all usable items and returns the outcome of each.
-pub(crate) fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, NothingFound> {
+pub(crate) fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, ImportError> {
     let mut found = FoundFiles::default();
-    for place in places(options.from) {
+    if let Err(source) = std::fs::metadata(options.from) {
+        let path = options.from.to_owned();
+        return Err(match source.kind() {
+            ErrorKind::NotFound => ImportError::Missing(path),
+            _ => ImportError::Unreadable(SourceFileError::Unreadable { path, source }),
+        });
+    }
+    for place in places(options.from, &mut found) {
         let read = [
             caddy::read_v1,
             caddy::read_v2,
@@ -155,18 +183,29 @@ pub(crate) fn import(options: ImportOptions<'_>) -> Result<Vec<ImportedItem>, No
         accounts,
         tools,
         mut unusable,
+        unreadable,
     } = found;
     if tools.is_empty() {
-        return Err(NothingFound(options.from.to_owned()));
+        return Err(match unreadable.into_iter().next() {
+            Some((path, source)) => {
+                ImportError::Unreadable(SourceFileError::Unreadable { path, source })
+            }
+            None => ImportError::NothingFound(options.from.to_owned()),
+        });
     }
     let mut lines = store::certificates(certificates, &options);
     lines.extend(store::accounts(accounts, &options));
     lines.append(&mut unusable);
+    lines.extend(unreadable.into_iter().map(|(path, error)| ImportedItem {
+        what: file_name(&path),
+        outcome: ImportOutcome::Failed(format!("it cannot be read: {error}")),
+        from: path,
+    }));
     Ok(lines)
 }
 
 /// The paths below `from` at which tools store their files, `from` included.
-fn places(from: &Path) -> Vec<PathBuf> {
+fn places(from: &Path, found: &mut FoundFiles) -> Vec<PathBuf> {
     let below = [
         "",
         ".caddy",
@@ -188,7 +227,7 @@ fn places(from: &Path) -> Vec<PathBuf> {
         }
     }) {
         // Symbolic links may lead to the same path twice.
-        let Ok(path) = path.canonicalize() else {
+        let Some(path) = found.there(&path, path.canonicalize()) else {
             continue;
         };
         if !places.contains(&path) {
@@ -205,6 +244,8 @@ struct FoundFiles {
     certificates: Vec<FoundCertificate>,
     accounts: Vec<FoundAccount>,
     unusable: Vec<ImportedItem>,
+    /// What this user may not read, or what fails to be read, so that nobody takes it for missing.
+    unreadable: BTreeMap<PathBuf, std::io::Error>,
 }
 
 /// A certificate as stored by another tool.
@@ -234,6 +275,60 @@ struct FoundAccount {
 }
 
 impl FoundFiles {
+    /// What was read of a path; `None` if there is nothing. Records other errors.
+    fn there<T>(&mut self, path: &Path, read: std::io::Result<T>) -> Option<T> {
+        match read {
+            Ok(read) => Some(read),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                None
+            }
+            Err(error) => {
+                self.unreadable.insert(path.to_owned(), error);
+                None
+            }
+        }
+    }
+
+    fn is_file(&mut self, path: &Path) -> bool {
+        self.there(path, std::fs::metadata(path))
+            .is_some_and(|data| data.is_file())
+    }
+
+    fn is_directory(&mut self, path: &Path) -> bool {
+        self.there(path, std::fs::metadata(path))
+            .is_some_and(|data| data.is_dir())
+    }
+
+    /// The entries of a directory, sorted by name; none if there is no directory.
+    fn entries(&mut self, path: &Path) -> Vec<PathBuf> {
+        let read = || -> std::io::Result<Vec<PathBuf>> {
+            std::fs::read_dir(path)?
+                .map(|entry| Ok(entry?.path()))
+                .collect()
+        };
+        let mut all = self.there(path, read()).unwrap_or_default();
+        all.sort();
+        all
+    }
+
+    /// The subdirectories, sorted by name.
+    fn directories(&mut self, path: &Path) -> Vec<PathBuf> {
+        let mut all = self.entries(path);
+        all.retain(|path| self.is_directory(path));
+        all
+    }
+
+    /// The content of a file that may be missing.
+    fn content(&mut self, path: &Path) -> Option<Vec<u8>> {
+        match read(path) {
+            Ok(content) => Some(content),
+            Err(SourceFileError::Unreadable { path, source }) => self.there(&path, Err(source)),
+            Err(_) => None,
+        }
+    }
+
     fn tool(&mut self, tool: Tool) {
         self.tools.push(tool);
     }
@@ -248,8 +343,24 @@ impl FoundFiles {
                 chain: chain_pem,
                 key: key_pem,
             }),
-            (Err(error), _) | (_, Err(error)) => self.skip(name, chain, error),
+            (Err(error), _) | (_, Err(error)) => self.unusable(name, chain, &error),
         }
+    }
+
+    /// Adds what a file that cannot be used is about. One that cannot be read is a failure: whoever
+    /// may read it can import it.
+    fn unusable(&mut self, what: &str, from: &Path, error: &SourceFileError) {
+        let outcome = match error {
+            SourceFileError::Unreadable { source, .. } if source.kind() != ErrorKind::NotFound => {
+                ImportOutcome::Failed(error.to_string())
+            }
+            _ => ImportOutcome::Skipped(error.to_string()),
+        };
+        self.unusable.push(ImportedItem {
+            from: from.to_owned(),
+            what: what.to_owned(),
+            outcome,
+        });
     }
 
     fn skip(&mut self, what: &str, from: &Path, reason: impl fmt::Display) {
@@ -278,19 +389,6 @@ fn read_json(path: &Path) -> Result<serde_json::Value, SourceFileError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// The subdirectories, sorted by name; none if the directory cannot be read.
-fn directories(path: &Path) -> Vec<PathBuf> {
-    let mut all: Vec<_> = std::fs::read_dir(path)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir())
-        .collect();
-    all.sort();
-    all
 }
 
 fn file_name(path: &Path) -> String {

@@ -37,9 +37,16 @@ fn fixture() -> tempfile::TempDir {
 }
 
 fn import(directory: &Path, arguments: &[&str]) -> Output {
-    let binary =
-        std::env::var_os("MOORGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());
-    Command::new(binary)
+    import_by(Command::new(moorgate()), directory, arguments)
+}
+
+fn moorgate() -> PathBuf {
+    std::env::var_os("MOORGATE_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_moorgate").into(), PathBuf::from)
+}
+
+fn import_by(mut moorgate: Command, directory: &Path, arguments: &[&str]) -> Output {
+    moorgate
         .args(["certs", "import", "--config"])
         .arg(directory)
         .args(arguments)
@@ -72,7 +79,9 @@ fn a_dry_run_is_followed_by_the_same_in_earnest_and_then_by_nothing() {
 
     let done = import(directory, &["letsencrypt"]);
     assert!(done.status.success());
-    assert_eq!(text(&done.stdout), text(&dry.stdout));
+    let told = text(&dry.stdout).replace("would import ", "imported  ");
+    assert_eq!(text(&done.stdout), told);
+    assert_ne!(text(&done.stdout), text(&dry.stdout));
     let line = "imported  ci.example.com at acme-v02.api.letsencrypt.org; until 20";
     assert!(
         text(&done.stdout).starts_with(line),
@@ -198,5 +207,69 @@ fn failures_have_their_own_exit_status() {
         text(&failed.stdout).starts_with("FAILED"),
         "{}",
         text(&failed.stdout)
+    );
+}
+
+/// The user nobody, who may run the program wherever it was built.
+fn as_nobody(directory: &Path) -> Command {
+    let own = directory.join("moorgate");
+    fs::copy(moorgate(), &own).unwrap();
+    for path in [directory, &own] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(own);
+    command
+}
+
+#[test]
+fn what_cannot_be_read_is_not_said_to_be_missing() {
+    assert!(rustix::process::geteuid().is_root(), "run this as root");
+    let fixture = fixture();
+    let directory = fixture.path();
+    let missing = import(directory, &["letsencrip"]);
+    assert_eq!(text(&missing.stderr), "moorgate: there is no letsencrip\n");
+
+    let theirs = directory.join("letsencrypt").canonicalize().unwrap();
+    let closed = |path: &str, mode: u32| {
+        let path = theirs.join(path);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    let cure = "run this as root or as the owner of these files";
+    // certbot's own modes: nobody but root may enter.
+    for (path, words) in [("", "letsencrypt"), ("live", "live")] {
+        let shown = closed(path, 0o700);
+        let refused = import_by(as_nobody(directory), directory, &["letsencrypt"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = text(&refused.stderr);
+        let wanted = format!("cannot read {}", shown.trim_end_matches('/'));
+        assert!(
+            said.contains(&wanted) && said.contains("Permission denied"),
+            "{words}: {said}"
+        );
+        assert!(
+            said.contains(cure) && !said.contains("found no"),
+            "{words}: {said}"
+        );
+        closed(path, 0o755);
+    }
+    let key = closed("live/ci.example.com/privkey.pem", 0o600);
+    let refused = import_by(
+        as_nobody(directory),
+        directory,
+        &["letsencrypt", "--dry-run"],
+    );
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stdout);
+    assert!(
+        said.starts_with("FAILED    ci.example.com: cannot read "),
+        "{said}"
+    );
+    assert!(
+        said.contains(&key) && said.contains("Permission denied"),
+        "{said}"
     );
 }

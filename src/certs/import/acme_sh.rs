@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::{FoundAccount, FoundFiles, Tool, changed, directories, file_name, keys, known, read};
+use super::{FoundAccount, FoundFiles, Tool, changed, file_name, keys, known, read};
 use crate::certs::state::paths::CaId;
 
 /// Reads a directory like `~/.acme.sh`.
 pub(super) fn read_acme_sh(place: &Path, found: &mut FoundFiles) {
     let mut is_here = false;
-    for directory in directories(place) {
+    for directory in found.directories(place) {
         let called = file_name(&directory);
         let name = called.strip_suffix("_ecc").unwrap_or(&called).to_owned();
         let [chain, key, about] = [
@@ -17,34 +17,36 @@ pub(super) fn read_acme_sh(place: &Path, found: &mut FoundFiles) {
             &format!("{name}.conf"),
         ]
         .map(|file| directory.join(file));
-        if about.is_file() && key.is_file() {
+        if found.is_file(&about) && found.is_file(&key) {
             is_here = true;
-            let ca = setting(&about, "Le_API").and_then(|url| known::by_url(&url));
+            let ca = setting(&about, "Le_API", found).and_then(|url| known::by_url(&url));
             found.pair(&name, ca, &chain, &key);
         }
     }
     let ca = place.join("ca");
-    if is_here || place.join("account.conf").is_file() {
+    if is_here || found.is_file(&place.join("account.conf")) {
         found.tool(Tool::AcmeSh);
-        directories(&ca)
-            .iter()
-            .for_each(|host| accounts(host, &file_name(host), 0, found));
+        for host in found.directories(&ca) {
+            accounts(&host, &file_name(&host), 0, found);
+        }
     }
 }
 
 /// Reads accounts: directories are nested like the URL of the CA, down to one with an account.
 fn accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
     let key = directory.join("account.key");
-    if key.is_file() {
+    if found.is_file(&key) {
         let about = directory.join("ca.conf");
         let ca = match depth {
             0 => known::by_name(url),
             _ => known::by_url(&format!("https://{url}")),
         };
+        let url = setting(&about, "ACCOUNT_URL", found);
+        let contact = setting(&about, "CA_EMAIL", found);
         found.accounts.push(FoundAccount {
             ca: ca.map(usual_spelling),
-            url: setting(&about, "ACCOUNT_URL"),
-            contacts: setting(&about, "CA_EMAIL")
+            url,
+            contacts: contact
                 .map(|mail| format!("mailto:{mail}"))
                 .into_iter()
                 .collect(),
@@ -56,15 +58,10 @@ fn accounts(directory: &Path, url: &str, depth: u32, found: &mut FoundFiles) {
         });
     }
     if depth < MAX_URL_SEGMENTS {
-        let children = directories(directory);
-        children.iter().for_each(|child| {
-            accounts(
-                child,
-                &format!("{url}/{}", file_name(child)),
-                depth + 1,
-                found,
-            );
-        });
+        for child in found.directories(directory) {
+            let url = format!("{url}/{}", file_name(&child));
+            accounts(&child, &url, depth + 1, found);
+        }
     }
 }
 
@@ -75,8 +72,8 @@ fn usual_spelling(ca: CaId) -> CaId {
 }
 
 /// Reads a setting `NAME='value'`. A value with special characters is base64 between two markers.
-fn setting(path: &Path, name: &str) -> Option<String> {
-    let text = String::from_utf8(read(path).ok()?).ok()?;
+fn setting(path: &Path, name: &str, found: &mut FoundFiles) -> Option<String> {
+    let text = String::from_utf8(found.content(path)?).ok()?;
     let value = text
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;

@@ -5,32 +5,30 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{
-    FoundAccount, FoundFiles, Tool, changed, directories, file_name, keys, known, read, read_json,
-};
+use super::{FoundAccount, FoundFiles, Tool, changed, file_name, keys, known, read, read_json};
 use crate::certs::state::paths::CaId;
 
 /// Reads a directory of version 1, like `~/.caddy`.
 pub(super) fn read_v1(place: &Path, found: &mut FoundFiles) {
-    for ca_directory in directories(&place.join("acme")) {
+    for ca_directory in found.directories(&place.join("acme")) {
         let (sites, users) = (ca_directory.join("sites"), ca_directory.join("users"));
-        if !sites.is_dir() {
+        if !found.is_directory(&sites) {
             continue;
         }
         found.tool(Tool::Caddy1);
         let ca = known::by_name(&file_name(&ca_directory));
-        directories(&sites)
-            .iter()
-            .for_each(|site| certificate(site, ca.as_ref(), found));
-        directories(&users)
-            .iter()
-            .for_each(|user| account(user, ca.as_ref(), found));
+        for site in found.directories(&sites) {
+            certificate(&site, ca.as_ref(), found);
+        }
+        for user in found.directories(&users) {
+            account(&user, ca.as_ref(), found);
+        }
     }
 }
 
 /// Reads a directory of version 2, like `~/.local/share/caddy` or `/data/caddy`.
 pub(super) fn read_v2(place: &Path, found: &mut FoundFiles) {
-    let all = directories(&place.join("certificates"));
+    let all = found.directories(&place.join("certificates"));
     if all.is_empty() {
         return;
     }
@@ -46,16 +44,15 @@ pub(super) fn read_v2(place: &Path, found: &mut FoundFiles) {
             continue;
         }
         let ca = known::by_name(&name);
-        directories(&ca_directory)
-            .iter()
-            .for_each(|site| certificate(site, ca.as_ref(), found));
+        for site in found.directories(&ca_directory) {
+            certificate(&site, ca.as_ref(), found);
+        }
     }
-    for ca_directory in directories(&place.join("acme")) {
+    for ca_directory in found.directories(&place.join("acme")) {
         let ca = known::by_name(&file_name(&ca_directory));
-        let users = directories(&ca_directory.join("users"));
-        users
-            .iter()
-            .for_each(|user| account(user, ca.as_ref(), found));
+        for user in found.directories(&ca_directory.join("users")) {
+            account(&user, ca.as_ref(), found);
+        }
     }
 }
 
@@ -76,22 +73,19 @@ fn certificate(site: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
 
 /// Reads `MAIL/LOCAL-PART.json` and `.key`; there is only one of each.
 fn account(user: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
-    let files = || {
-        std::fs::read_dir(user)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
+    let files = found.entries(user);
+    let with = |suffix: &str| {
+        let mut files = files.iter();
+        files.find(|path| path.extension().is_some_and(|e| e == suffix))
     };
-    let with = |suffix: &str| files().find(|path| path.extension().is_some_and(|e| e == suffix));
     let (Some(about), Some(key)) = (with("json"), with("key")) else {
         return;
     };
-    let json = match read_json(&about) {
+    let json = match read_json(about) {
         Ok(json) => json,
         Err(error) => {
             let account = format!("account {}", file_name(user));
-            return found.skip(&account, &about, error);
+            return found.unusable(&account, about, &error);
         }
     };
     // Version 2; version 1 with either of its libraries.
@@ -120,10 +114,10 @@ fn account(user: &Path, ca: Option<&CaId>, found: &mut FoundFiles) {
         ca: ca.cloned().or_else(|| url.and_then(known::by_any_url)),
         url: url.map(str::to_owned),
         contacts,
-        key: read(&key)
+        key: read(key)
             .map_err(|_| keys::KeyFault::Damaged)
             .and_then(|pem| keys::from_pem(&pem)),
-        changed: changed(&about),
-        from: about,
+        changed: changed(about),
+        from: about.clone(),
     });
 }

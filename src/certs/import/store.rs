@@ -194,7 +194,11 @@ fn store(
     let state = StatePaths::new(options.state);
     let files = state.ca(&certificate.ca);
     let path = files.certificate(target.domain.as_str());
-    if path.exists() {
+    let is_there = match path.try_exists() {
+        Ok(is_there) => is_there,
+        Err(error) => return unreadable(&path, &error),
+    };
+    if is_there {
         match files::load(&path, &path) {
             Ok(held) => {
                 let is_sound = chain::check(&held.key.cert, options.now).is_ok();
@@ -312,11 +316,19 @@ pub(super) fn accounts(found: Vec<FoundAccount>, options: &ImportOptions<'_>) ->
     lines
 }
 
+fn unreadable(path: &Path, error: &std::io::Error) -> ImportOutcome {
+    ImportOutcome::Failed(format!("{} cannot be read: {error}", path.display()))
+}
+
 fn store_account(stored: &StoredAccount, key: &str, options: &ImportOptions<'_>) -> ImportOutcome {
     let files = StatePaths::new(options.state).ca(&stored.directory);
     let (path, key_path) = (files.account(), files.account_key());
-    if path.exists() || key_path.exists() {
-        return ImportOutcome::Unchanged;
+    for path in [&path, &key_path] {
+        match path.try_exists() {
+            Ok(false) => {}
+            Ok(true) => return ImportOutcome::Unchanged,
+            Err(error) => return unreadable(path, &error),
+        }
     }
     if options.dry_run {
         return ImportOutcome::Imported(Vec::new());

@@ -127,7 +127,7 @@ impl ImportFixture {
             ..options
         })
         .expect("found");
-        let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+        let lines: Vec<_> = lines.iter().map(|line| line.line(false)).collect();
         let root = self
             .theirs()
             .canonicalize()

@@ -11,12 +11,12 @@ use super::{FoundAccount, FoundCertificate, FoundFiles, Tool, changed, keys, kno
 
 /// Reads an `acme.json`, whatever its name.
 pub(super) fn read_traefik(place: &Path, found: &mut FoundFiles) {
-    if !place.is_file() {
+    if !found.is_file(place) {
         return;
     }
     let json = match read_json(place) {
         Ok(json) => json,
-        Err(error) => return found.skip("Traefik's file", place, error),
+        Err(error) => return found.unusable("Traefik's file", place, &error),
     };
     let is_resolver =
         |value: &&Value| get(value, "Account").is_some() || get(value, "Certificates").is_some();

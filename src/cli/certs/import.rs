@@ -52,7 +52,7 @@ pub fn run(
         now: SystemTime::now(),
     })?;
     for line in &lines {
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", line.line(*dry_run))?;
     }
     eprintln!("{}", summary(&lines, *dry_run, &snapshot.state));
     let failed = lines
