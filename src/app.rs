@@ -31,12 +31,14 @@ use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::{LogLevel, Snapshot};
 use crate::config::vhost::ListenAddress;
 use crate::listen::limits::ConnectionLimits;
-use crate::observe::access_log::AccessLog;
+use crate::observe::log_queue::{LogKind, LogQueue};
+use crate::observe::log_writer::LogQueues;
 use crate::observe::logging::LogControl;
 use crate::request::gateway::Gateway;
 use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
 use background::run_logged;
+use build::LoadedConfig;
 pub(crate) use build::problems as file_problems;
 pub(crate) use listeners::BoundListener;
 pub use listeners::ListenerKind;
@@ -111,8 +113,8 @@ pub struct StartOptions {
     pub workers: Option<usize>,
     /// The minimum log level, whatever the configuration says.
     pub log_floor: Option<LogLevel>,
-    /// Whether to install the event log of the process.
-    pub install_log: bool,
+    /// Where the logs of the process go. `None`: events go to whoever has installed a log of them.
+    pub logs: Option<LogQueues>,
 }
 
 /// Why a configuration did not take effect.
@@ -161,16 +163,19 @@ impl App {
             directory,
             workers,
             log_floor,
-            install_log,
+            logs,
         } = options;
-        let snapshot = build::load(directory.clone()).await?;
-        let log = install_log.then(|| crate::observe::logging::install(&snapshot.log, log_floor));
+        let LoadedConfig { snapshot, warnings } = build::load(directory.clone()).await?;
+        let log_lines = logs.as_ref().map(|logs| logs.access.clone());
+        let log = logs
+            .map(|logs| crate::observe::logging::install(&snapshot.log, log_floor, logs.events));
+        build::log_warnings(&warnings);
         let workers = match workers {
             Some(count) => Workers::start(count).map_err(StartError::Worker)?,
             None => Workers::here(),
         };
         let sites = build::sites(snapshot.clone(), None, workers.count()).await?;
-        let gateway = Arc::new(Gateway::new(sites)?);
+        let gateway = Arc::new(Gateway::new(sites, log_lines.unwrap_or_default())?);
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         build::apply_certificates(&certificates, &snapshot).await;
         let now = Arc::new(SystemTime::now);
@@ -216,7 +221,8 @@ impl App {
     }
 
     async fn reload_alone(self: &Arc<Self>) -> Result<(), StartError> {
-        let snapshot = build::load(self.directory.clone()).await?;
+        let LoadedConfig { snapshot, warnings } = build::load(self.directory.clone()).await?;
+        build::log_warnings(&warnings);
         let current = self.gateway.sites.load_full();
         build::warn_of_fixed(&current.snapshot, &snapshot);
         let bound = self.bind_missing(&snapshot)?;
@@ -297,8 +303,18 @@ impl App {
             .map(|bound| bound.bound)
     }
 
-    pub fn access_log(&self) -> &Arc<AccessLog> {
-        &self.gateway.access_log
+    /// The lines of requests that wait to be written.
+    pub fn access_log(&self) -> &Arc<LogQueue> {
+        self.gateway.access_log.queue()
+    }
+
+    /// The lines of a log that were never written.
+    pub(crate) fn lost_log_lines(&self, log: LogKind) -> u64 {
+        let queue = match (log, &self.log) {
+            (LogKind::Events, Some(events)) => events.queue(),
+            (LogKind::Access, _) | (LogKind::Events, None) => self.access_log(),
+        };
+        queue.lost(log)
     }
 
     /// The number of bcrypt hashes computed since the start.

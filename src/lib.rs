@@ -130,6 +130,9 @@ pub mod internal {
     pub mod listen {
         pub use crate::listen::proxy_protocol;
     }
+    pub mod observe {
+        pub use crate::observe::log_writer::{LogQueues, LogWriters};
+    }
     pub mod registry {
         pub use crate::registry::action::{Action, Actions};
         pub use crate::registry::call::{Call, pairs};

@@ -1,6 +1,8 @@
 //! Observability: event log, access log and metrics.
 
 pub(crate) mod access_log;
+pub(crate) mod log_queue;
+pub(crate) mod log_writer;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod peer_log;

@@ -20,15 +20,28 @@ use crate::registry::action::Action;
 use crate::request::site::{Site, Sites};
 use crate::state_file::run_blocking;
 
-/// Reads and checks the configuration. Logs its warnings.
-pub(super) async fn load(directory: PathBuf) -> Result<Arc<Snapshot>, StartError> {
+/// A configuration without errors.
+pub(super) struct LoadedConfig {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) warnings: Problems,
+}
+
+/// Reads and checks the configuration.
+pub(super) async fn load(directory: PathBuf) -> Result<LoadedConfig, StartError> {
     let loaded = run_blocking(move || crate::config::load(&directory))
         .await
         .map_err(StartError::Configuration)?;
-    for warning in loaded.warnings.iter() {
+    Ok(LoadedConfig {
+        snapshot: Arc::new(loaded.snapshot),
+        warnings: loaded.warnings,
+    })
+}
+
+/// Logs the warnings of a configuration. At the start, its settings install the log first.
+pub(super) fn log_warnings(warnings: &Problems) {
+    for warning in warnings.iter() {
         tracing::warn!(file = %warning.file().display(), "{}", warning.message());
     }
-    Ok(Arc::new(loaded.snapshot))
 }
 
 /// Builds all sites, or none.

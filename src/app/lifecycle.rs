@@ -1,6 +1,8 @@
 //! The life of the process: signals, reloads, a drain that a second signal cuts short, and an end
 //! that waits for nothing else.
 
+mod forced_end;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::App;
+use forced_end::ForcedEnd;
 
 /// Runs `serve` on a runtime for signals, files and new connections; the workers serve requests.
 ///
@@ -23,13 +26,14 @@ pub(crate) fn run<T>(serve: impl AsyncFnOnce(Signals) -> T) -> io::Result<T> {
     result
 }
 
-/// How long the end of the process waits for blocking work.
+/// How long the end of the process waits for blocking work, unless a second signal cuts it short.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The signals that control the process.
 pub(crate) struct Signals {
     stop: StopSignals,
     hangup: Signal,
+    forced_end: ForcedEnd,
 }
 
 struct StopSignals {
@@ -40,12 +44,11 @@ struct StopSignals {
 impl Signals {
     /// Installs the handlers. Needs a runtime.
     fn new() -> io::Result<Self> {
-        let stop = StopSignals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        };
-        let hangup = signal(SignalKind::hangup())?;
-        Ok(Self { stop, hangup })
+        Ok(Self {
+            stop: StopSignals::new()?,
+            hangup: signal(SignalKind::hangup())?,
+            forced_end: ForcedEnd::start()?,
+        })
     }
 
     /// Waits for SIGTERM or SIGINT. Cancel-safe.
@@ -55,6 +58,13 @@ impl Signals {
 }
 
 impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
     async fn recv(&mut self) {
         tokio::select! {
             // Cancel-safe: a signal that one of them misses is received by the next call.
@@ -66,6 +76,7 @@ impl StopSignals {
 
 /// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads the configuration.
 pub(crate) async fn serve_until_stopped(app: &Arc<App>, signals: &mut Signals) {
+    signals.forced_end.drains(app);
     tokio::select! {
         () = signals.stop.recv() => {}
         // Dropping a reload halfway does no harm: the process stops.

@@ -1,17 +1,17 @@
-//! The access log: one line per request on standard output, without secrets and query strings.
+//! The access log: one line per request, without secrets and query strings.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::log_queue::{LogKind, LogQueue};
 use crate::config::snapshot::LogFormat;
 
 /// One request. Sizes are those of bodies, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct AccessLogEntry<'a> {
+pub(crate) struct AccessLogEntry<'a> {
     /// When the request head was complete.
     pub time: SystemTime,
     pub client: &'a str,
@@ -93,28 +93,13 @@ impl<'a> AccessLogEntry<'a> {
 const FIELDS: usize = 15;
 const RULE: &str = "rule";
 
-/// Buffers lines and writes them in batches, so that a request never waits for a slow reader of the
-/// log. When 4 MiB are pending, lines are dropped and counted.
+/// Formats lines and adds them to a queue.
 #[derive(Debug)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     on: AtomicBool,
     json: AtomicU8,
-    pending: Mutex<PendingLines>,
-    filled: Condvar,
+    lines: Arc<LogQueue>,
 }
-
-#[derive(Debug, Default)]
-struct PendingLines {
-    text: String,
-    dropped: u64,
-    closed: bool,
-}
-
-const MAX_PENDING: usize = 4 * 1024 * 1024;
-/// How long a line may wait for others.
-const BATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// A batch of this size is written at once.
-const BATCH_SIZE: usize = 64 * 1024;
 
 thread_local! {
     /// Formats a line outside the lock.
@@ -123,34 +108,28 @@ thread_local! {
 
 impl AccessLog {
     /// A log that is off until [`AccessLog::configure`] turns it on.
-    pub fn new() -> Self {
+    pub(crate) fn new(lines: Arc<LogQueue>) -> Self {
         Self {
             on: AtomicBool::new(false),
             json: AtomicU8::new(0),
-            pending: Mutex::new(PendingLines::default()),
-            filled: Condvar::new(),
+            lines,
         }
     }
 
     /// Sets whether and how lines are written from now on.
-    pub fn configure(&self, on: bool, format: LogFormat) {
+    pub(crate) fn configure(&self, on: bool, format: LogFormat) {
         self.json
             .store(u8::from(format == LogFormat::Json), Ordering::Relaxed);
         self.on.store(on, Ordering::Relaxed);
     }
 
     /// Whether lines are written.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
 
-    fn pending(&self) -> MutexGuard<'_, PendingLines> {
-        // A line is appended whole or not at all, so a panic leaves nothing half-done.
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds a line.
-    pub fn write(&self, entry: &AccessLogEntry<'_>) {
+    pub(crate) fn write(&self, entry: &AccessLogEntry<'_>) {
         // A thread that is ending has lost its buffer.
         let mut text = LINE_BUFFER.try_with(Cell::take).unwrap_or_default();
         text.clear();
@@ -160,102 +139,13 @@ impl AccessLog {
             write_text(&mut text, entry);
         }
         text.push('\n');
-        self.add(&text);
+        self.lines.add(LogKind::Access, &text);
         let _ = LINE_BUFFER.try_with(|buffer| buffer.set(text));
     }
 
-    fn add(&self, line: &str) {
-        let mut pending = self.pending();
-        let before = pending.text.len();
-        if before + line.len() > MAX_PENDING {
-            pending.dropped += 1;
-            return;
-        }
-        pending.text.push_str(line);
-        let full = before < BATCH_SIZE && pending.text.len() >= BATCH_SIZE;
-        drop(pending);
-        if before == 0 || full {
-            self.filled.notify_one();
-        }
-    }
-
-    /// Writes batches to `out` until [`AccessLog::close`]. For a thread of its own.
-    pub fn run(&self, mut out: impl Write) {
-        let mut batch = String::new();
-        let mut failures = WriteFailures::default();
-        loop {
-            let mut pending = self.pending();
-            while pending.text.is_empty() && !pending.closed {
-                pending = self
-                    .filled
-                    .wait(pending)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            if !pending.closed {
-                let waits =
-                    |pending: &mut PendingLines| !pending.closed && pending.text.len() < BATCH_SIZE;
-                let filled = self
-                    .filled
-                    .wait_timeout_while(pending, BATCH_INTERVAL, waits);
-                pending = filled.unwrap_or_else(PoisonError::into_inner).0;
-            }
-            std::mem::swap(&mut batch, &mut pending.text);
-            let closed = pending.closed;
-            let dropped = std::mem::take(&mut pending.dropped);
-            drop(pending);
-            if dropped > 0 {
-                tracing::warn!(
-                    lines = dropped,
-                    "access log reader is too slow, lines dropped"
-                );
-            }
-            let written = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
-            failures.report(written, &batch);
-            batch.clear();
-            // The two buffers are swapped and kept: allocating one in other threads each time cost
-            // 10 MiB at 20,000 lines per second.
-            batch.shrink_to(2 * BATCH_SIZE);
-            if closed {
-                return;
-            }
-        }
-    }
-
-    /// Ends [`AccessLog::run`] after it has written all lines.
-    pub fn close(&self) {
-        self.pending().closed = true;
-        self.filled.notify_all();
-    }
-}
-
-/// Reports in the event log that the access log cannot be written: when it begins and when it ends.
-/// Requests go on: they matter more than their lines.
-#[derive(Debug, Default)]
-struct WriteFailures {
-    /// The lines that were lost since the first failure. `None`: the last write succeeded.
-    lost: Option<usize>,
-}
-
-impl WriteFailures {
-    fn report(&mut self, written: io::Result<()>, batch: &str) {
-        match (written, &mut self.lost) {
-            (Ok(()), None) => {}
-            (Ok(()), Some(lines)) => {
-                tracing::warn!(lines, "access log is written again, lines were lost");
-                self.lost = None;
-            }
-            (Err(_), Some(lines)) => *lines += batch.lines().count(),
-            (Err(error), None) => {
-                tracing::error!(%error, "access log cannot be written, lines are lost");
-                self.lost = Some(batch.lines().count());
-            }
-        }
-    }
-}
-
-impl Default for AccessLog {
-    fn default() -> Self {
-        Self::new()
+    /// Where its lines wait to be written.
+    pub(crate) fn queue(&self) -> &Arc<LogQueue> {
+        &self.lines
     }
 }
 
@@ -382,8 +272,6 @@ fn push_json_string(out: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn line<'a>() -> AccessLogEntry<'a> {
@@ -408,12 +296,12 @@ mod tests {
     }
 
     fn written(format: LogFormat) -> String {
-        let log = AccessLog::new();
+        let log = AccessLog::new(Arc::default());
         log.configure(true, format);
         log.write(&line());
-        log.close();
+        log.queue().close();
         let mut out = Vec::new();
-        log.run(&mut out);
+        log.queue().run(&mut out);
         String::from_utf8(out).expect("text")
     }
 
@@ -430,65 +318,5 @@ mod tests {
         assert_eq!(value["user"], "ci bot\n");
         assert_eq!(value["upstream_ms"], serde_json::Value::Null);
         assert_eq!(value["duration_ms"], 1.25);
-    }
-
-    /// Standard output on a file system that is full for the first two batches.
-    struct FullDisk<'a> {
-        log: &'a AccessLog,
-        writes: usize,
-    }
-
-    impl Write for FullDisk<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.writes += 1;
-            self.log.write(&line());
-            match self.writes {
-                1 | 2 => Err(io::ErrorKind::StorageFull.into()),
-                _ => {
-                    self.log.close();
-                    Ok(bytes.len())
-                }
-            }
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn lines_that_cannot_be_written_are_reported_once_and_when_it_ends() {
-        let log = AccessLog::new();
-        log.configure(true, LogFormat::Text);
-        log.write(&line());
-        let events = tempfile::NamedTempFile::new().expect("a file");
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(Arc::new(events.reopen().expect("the file")))
-            .without_time()
-            .with_ansi(false)
-            .with_target(false)
-            .finish();
-        tracing::subscriber::with_default(subscriber, || {
-            log.run(FullDisk {
-                log: &log,
-                writes: 0,
-            });
-        });
-        let events = std::fs::read_to_string(events.path()).expect("text");
-        insta::assert_snapshot!(events, @r"
-        ERROR access log cannot be written, lines are lost error=no storage space
-         WARN access log is written again, lines were lost lines=2
-        ");
-    }
-
-    #[test]
-    fn a_slow_reader_costs_lines_and_not_memory() {
-        let log = AccessLog::new();
-        log.configure(true, LogFormat::Text);
-        for _ in 0..50_000 {
-            log.write(&line());
-        }
-        assert!(log.pending().text.len() <= MAX_PENDING);
-        assert!(log.pending().dropped > 0);
     }
 }

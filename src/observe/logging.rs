@@ -1,38 +1,57 @@
-//! The event log for the administrator, on standard error, as text or JSON.
+//! The event log for the administrator, as text or JSON.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::log_queue::{LogKind, LogQueue};
 use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
 
 /// Changes the level of a running log.
 #[derive(Clone, Debug)]
-pub(crate) struct LogControl(reload::Handle<Targets, Registry>);
+pub(crate) struct LogControl {
+    level: reload::Handle<Targets, Registry>,
+    lines: Arc<LogQueue>,
+}
 
 impl LogControl {
     /// Sets the level. The format is fixed at the start.
     pub(crate) fn configure(&self, settings: &LogSettings) {
-        if let Err(error) = self.0.modify(|level| *level = ours(filter(settings.level))) {
+        if let Err(error) = self
+            .level
+            .modify(|level| *level = ours(filter(settings.level)))
+        {
             tracing::warn!(%error, "log level could not be changed");
         }
     }
+
+    /// Where its lines wait to be written.
+    pub(crate) fn queue(&self) -> &LogQueue {
+        &self.lines
+    }
 }
 
-/// Installs the event log of the process. `floor` is the minimum level, whatever the settings say.
-pub(crate) fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogControl {
+/// Installs the event log of the process, whose lines go to `lines`. `floor` is the minimum level,
+/// whatever the settings say.
+pub(crate) fn install(
+    settings: &LogSettings,
+    floor: Option<LogLevel>,
+    lines: Arc<LogQueue>,
+) -> LogControl {
     let level = floor.map_or(filter(settings.level), |floor| {
         filter(floor).max(filter(settings.level))
     });
     let (level, handle) = reload::Layer::new(ours(level));
+    let queue = lines.clone();
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(move || EventWriter(queue.clone()))
         .with_target(false);
     let layer: Box<dyn Layer<_> + Send + Sync> = match settings.format {
-        LogFormat::Text => Box::new(layer.with_ansi(std::io::stderr().is_terminal())),
+        LogFormat::Text => Box::new(layer.with_ansi(io::stderr().is_terminal())),
         LogFormat::Json => Box::new(layer.json().flatten_event(true)),
     };
     // A second call, as in tests, keeps the first log.
@@ -40,7 +59,24 @@ pub(crate) fn install(settings: &LogSettings, floor: Option<LogLevel>) -> LogCon
         .with(level)
         .with(layer)
         .try_init();
-    LogControl(handle)
+    LogControl {
+        level: handle,
+        lines,
+    }
+}
+
+/// Adds each event to the queue: the subscriber writes an event at once.
+struct EventWriter(Arc<LogQueue>);
+
+impl Write for EventWriter {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.add(LogKind::Events, &String::from_utf8_lossy(event));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Our own events only: those of dependencies may contain secrets (h2 logs targets with queries).

@@ -9,6 +9,7 @@ use super::answer::tag_locks::TagLocks;
 use super::site::Sites;
 use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
 use crate::observe::access_log::AccessLog;
+use crate::observe::log_queue::LogQueue;
 use crate::observe::metrics::Traffic;
 use crate::observe::peer_log::PeerLog;
 
@@ -27,10 +28,11 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Serves these sites. Fails if the passwords of logins cannot be verified.
-    pub(crate) fn new(sites: Arc<Sites>) -> Result<Self, VerifierError> {
+    /// Serves these sites. The lines of requests go to `log_lines`. Fails if the passwords of logins
+    /// cannot be verified.
+    pub(crate) fn new(sites: Arc<Sites>, log_lines: Arc<LogQueue>) -> Result<Self, VerifierError> {
         let verifier = Arc::new(Verifier::new(VerifierSettings::default())?);
-        let access_log = Arc::new(AccessLog::new());
+        let access_log = Arc::new(AccessLog::new(log_lines));
         let log = &sites.snapshot.log;
         access_log.configure(log.access, log.format);
         Ok(Self {

@@ -44,6 +44,7 @@ mod browser;
 mod access_log;
 mod admin;
 mod check;
+mod log_readers;
 mod metrics;
 
 // What is taken over from another server.

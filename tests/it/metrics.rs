@@ -286,6 +286,7 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     insta::assert_snapshot!(about.join("\n").replace("# HELP ", ""), @r#"
     moorgate_build_info Always 1
     moorgate_connections Open connections
+    moorgate_log_lines_lost Lines that were dropped or could not be written
     moorgate_configuration_ok 1 if the newest configuration is in force
     moorgate_configuration_loaded_timestamp_seconds When the configuration in force was read, in Unix time
     process_start_time_seconds When the process was started, in Unix time
@@ -312,4 +313,25 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     moorgate_certificate_attempts Attempts to issue a certificate, by outcome
     moorgate_acme_budget_left Remaining requests of the domain within a limit of the CA
     "#);
+}
+
+#[tokio::test]
+async fn lines_that_nobody_reads_are_counted() {
+    let between = ProxiedPair::new().await;
+    let (gateway, mut client) = (between.gateway, between.client);
+    let lost = r#"moorgate_log_lines_lost_total{log="access"}"#;
+    assert_eq!(scrape(&gateway).await[lost], 0.0);
+    let (name, tag) = ("n".repeat(200), "t".repeat(128));
+    let head = format!("GET /v2/{name}/manifests/{tag} HTTP/1.1\r\nHost: ci.test\r\n\r\n");
+    // Four mebibytes of lines wait to be read, and no more.
+    for _ in 0..4 * 1024 * 1024 / (name.len() + tag.len()) {
+        client.send(&head).await;
+        assert_eq!(client.answer().await.0.status(), 401);
+    }
+    let counted = scrape(&gateway).await;
+    assert!(counted[lost] > 0.0, "{counted:?}");
+    assert_eq!(
+        counted[r#"moorgate_log_lines_lost_total{log="events"}"#],
+        0.0
+    );
 }

@@ -306,7 +306,7 @@ async fn refusal(directory: &Path) -> String {
         directory,
         workers: None,
         log_floor: None,
-        install_log: false,
+        logs: None,
     };
     match App::start(options).await {
         Err(StartError::Configuration(problems)) => problems.to_string(),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{MetricDescriptor, MetricsEncoder, count, unix};
 use crate::app::App;
+use crate::observe::log_queue::LogKind;
 use crate::observe::usage::Usage;
 
 pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
@@ -16,6 +17,12 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         &MetricDescriptor::new("moorgate_connections", "Open connections"),
         count(app.connections()),
     )?;
+    let lost = LogKind::ALL.map(|log| ([("log", log.as_str())], app.lost_log_lines(log)));
+    let metric = MetricDescriptor::new(
+        "moorgate_log_lines_lost",
+        "Lines that were dropped or could not be written",
+    );
+    out.counters(&metric, lost)?;
     let reload = app.last_reload();
     let metric = MetricDescriptor::new(
         "moorgate_configuration_ok",

@@ -337,7 +337,7 @@ async fn without_users_a_domain_does_not_start() {
             directory,
             workers: None,
             log_floor: None,
-            install_log: false,
+            logs: None,
         };
         let started = App::start(options).await;
         assert!(

@@ -168,7 +168,7 @@ pub async fn start(directory: &Path) -> std::sync::Arc<App> {
         directory: directory.to_owned(),
         workers: None,
         log_floor: None,
-        install_log: false,
+        logs: None,
     };
     start_app(options).await.unwrap()
 }

@@ -59,7 +59,7 @@ async fn a_correction_while_nothing_runs_is_tried_at_the_next_start() {
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,
-        install_log: false,
+        logs: None,
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

@@ -59,7 +59,7 @@ async fn start(ca: &AcmeCa, names: &[&str], server: Option<&str>) -> (String, Ga
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,
-        install_log: false,
+        logs: None,
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

@@ -56,7 +56,7 @@ async fn a_record_left_by_a_stop_is_removed_at_the_next_start() {
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,
-        install_log: false,
+        logs: None,
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

@@ -11,6 +11,7 @@ use moorgate::internal::app::{App, ListenerKind, StartError, StartOptions};
 use moorgate::internal::auth::SessionKey;
 use moorgate::internal::auth::UserName;
 use moorgate::internal::config::ListenAddress;
+use moorgate::internal::observe::{LogQueues, LogWriters};
 use moorgate::internal::registry::RepositoryName;
 use moorgate::internal::registry::UploadId;
 use rustls::pki_types::pem::PemObject;
@@ -265,11 +266,21 @@ impl Setup {
             directory: directory.path().to_owned(),
             workers: None,
             log_floor: None,
-            install_log: std::env::var_os("MOORGATE_TEST_LOG").is_some(),
+            logs: shown_log(),
         };
         let app = start_app(options).await?;
         Ok(Gateway { app, directory })
     }
+}
+
+/// Shows events on standard error where that is asked for. The lines of requests are for the test.
+fn shown_log() -> Option<LogQueues> {
+    std::env::var_os("MOORGATE_TEST_LOG")?;
+    let writers = Box::leak(Box::new(LogWriters::start().unwrap()));
+    Some(LogQueues {
+        access: Arc::default(),
+        ..writers.queues()
+    })
 }
 
 /// Starts an app and what is beside it, as `moorgate run` does.

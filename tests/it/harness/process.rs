@@ -1,9 +1,9 @@
 //! The real binary, for what is measured of a process: memory, and time under load.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, pipe};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,6 +11,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedMutexGuard;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -23,6 +24,7 @@ pub struct Process {
     pub https: SocketAddr,
     pub admin: SocketAddr,
     said: Arc<Mutex<String>>,
+    reading: Arc<Reading>,
     config: Arc<rustls::ClientConfig>,
     directory: tempfile::TempDir,
 }
@@ -31,22 +33,32 @@ impl Setup {
     /// Starts the binary: `MOORGATE_BIN`, or else the one built with the tests.
     /// `entries` replaces the htpasswd file of `ci.test`.
     pub fn spawn(self, entries: &str, alpn: &str) -> Process {
+        self.spawn_logging_to(LogPipes::Two, entries, alpn)
+    }
+
+    /// The same, with its logs in one pipe or in two.
+    pub fn spawn_logging_to(self, pipes: LogPipes, entries: &str, alpn: &str) -> Process {
         let directory = tempfile::tempdir().unwrap();
         self.write(directory.path());
         write_session_key(&directory.path().join("state"));
         std::fs::write(directory.path().join("conf.d/ci.test.htpasswd"), entries).unwrap();
         let binary = std::env::var_os("MOORGATE_BIN")
             .unwrap_or_else(|| env!("CARGO_BIN_EXE_moorgate").into());
-        let mut child = Command::new(binary)
-            .args(["run", "--config"])
-            .arg(directory.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = Arc::<Mutex<String>>::default();
-        keep(child.stdout.take().unwrap(), &said);
-        keep(child.stderr.take().unwrap(), &said);
+        let (said, reading) = (Arc::<Mutex<String>>::default(), Arc::<Reading>::default());
+        let mut command = Command::new(binary);
+        command.args(["run", "--config"]).arg(directory.path());
+        let (reader, writer) = pipe().unwrap();
+        keep(reader, &said, &reading);
+        match pipes {
+            LogPipes::One => command.stderr(writer.try_clone().unwrap()),
+            LogPipes::Two => {
+                let (reader, writer) = pipe().unwrap();
+                keep(reader, &said, &reading);
+                command.stderr(writer)
+            }
+        };
+        let child = command.stdout(writer).spawn().unwrap();
+        drop(command);
         let [https, admin] = ["https", "admin"].map(|kind| listener(&said, kind));
         let mut roots = RootCertStore::empty();
         let pem = directory.path().join("state/internal-ca/ca.pem");
@@ -59,17 +71,31 @@ impl Setup {
             https,
             admin,
             said,
+            reading,
             config,
             directory,
         }
     }
 }
 
-/// Reads from a thread of its own: whoever writes would have to wait for nobody to read.
-fn keep(from: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
-    let said = said.clone();
+/// Locked for as long as nobody reads.
+type Reading = tokio::sync::Mutex<()>;
+
+/// Where a process writes its logs to.
+#[derive(Clone, Copy, Debug)]
+pub enum LogPipes {
+    /// As with `2>&1`.
+    One,
+    Two,
+}
+
+/// Reads from a thread of its own, while `reading` is free: whoever writes would have to wait for
+/// nobody to read.
+fn keep(from: impl Read + Send + 'static, said: &Arc<Mutex<String>>, reading: &Arc<Reading>) {
+    let (said, reading) = (said.clone(), reading.clone());
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
+            drop(reading.blocking_lock());
             let mut said = said.lock().unwrap();
             said.push_str(&line);
             said.push('\n');
@@ -125,6 +151,11 @@ impl Process {
     /// What it has said so far: its access log and its events.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
+    }
+
+    /// Stops reading what it says until the guard is dropped.
+    pub async fn pause_reading(&self) -> OwnedMutexGuard<()> {
+        self.reading.clone().lock_owned().await
     }
 
     /// A file of its configuration.

@@ -433,7 +433,7 @@ async fn a_state_that_cannot_be_used_is_a_problem_of_the_configuration() {
         directory: directory.path().to_owned(),
         workers: None,
         log_floor: None,
-        install_log: false,
+        logs: None,
     };
     let Err(moorgate::internal::app::StartError::Configuration(problems)) =
         moorgate::internal::app::App::start(options).await
