@@ -65,6 +65,11 @@ impl<F, D: Deadline> Watched<F, D> {
         &mut self.future
     }
 
+    /// The future, when it has ended early or is done.
+    pub(crate) fn into_inner(self) -> F {
+        self.future
+    }
+
     /// Ready when the deadline has passed; else the task is woken when it may have.
     fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Expired> {
         loop {

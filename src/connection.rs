@@ -3,12 +3,14 @@
 
 pub(crate) mod activity;
 mod chunked_write;
+mod closing;
 mod coalescing_writer;
+mod driver;
 mod frames;
 mod io;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,7 +28,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::clock::Watched;
 use crate::config::network::TrustedProxies;
 use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
@@ -39,7 +40,9 @@ use crate::tls::resolver::TlsClient;
 use crate::tls::server_config::ListenerConfig;
 use crate::upstream::client_body::{ClientBody, UnreadStreams};
 use activity::{Activity, ActivityLimits, RequestGuard};
+use closing::close;
 use coalescing_writer::CoalescingWriter;
+use driver::ConnectionDriver;
 use io::WatchedIo;
 
 /// A connection as the listener accepted it.
@@ -119,20 +122,22 @@ async fn serve_requests<IO>(
             let service = service_fn(move |request| service.clone().answer(request));
             let io = TokioIo::new(WatchedIo::http1(io, activity));
             let connection = http1_settings(settings).serve_connection(io, service);
-            let end = http1::Connection::graceful_shutdown;
-            driver.drive(connection, end, nothing_pending).await;
+            driver.drive_http1(connection).await;
         }
         Protocol::Http2 => {
             let writer = CoalescingWriter::new(io, activity.clone());
-            let io = TokioIo::new(WatchedIo::http2(writer.clone(), activity));
+            let io = TokioIo::new(WatchedIo::http2(writer.clone(), activity.clone()));
             // h2 keeps the future of a stream until its response is read: 8 KiB for each of a
             // hundred streams. Boxed, the memory is freed when the response is made.
             let service = service_fn(move |request| Box::pin(service.clone().answer(request)));
             let connection = http2_settings(settings).serve_connection(io, service);
             let end = http2::Connection::graceful_shutdown;
-            driver
+            let (connection, _) = driver
                 .drive(connection, end, |cx| writer.poll_flush_pending(cx))
                 .await;
+            // With all streams. An answer that is complete may still be under way.
+            drop(connection);
+            Box::pin(close(writer, activity)).await;
         }
     }
 }
@@ -221,7 +226,7 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     answer: F,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Fn(Request<Incoming>) -> R + Send + 'static,
+    F: Fn(Request<Incoming>) -> R + Send + Unpin + 'static,
     R: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
 {
@@ -237,7 +242,7 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     let conn = ConnInfo::new(listener, peer, name, protocol, &settings);
     let watch = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let guard = watch.request(!request.body().is_end_stream());
+        let guard = watch.request();
         let answer = answer(request);
         async move {
             Ok::<_, Infallible>(answer.await.map(|body| GuardedBody {
@@ -249,13 +254,12 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     });
     let io = TokioIo::new(WatchedIo::http1(io, activity.clone()));
     let connection = http1_settings(&settings).serve_connection(io, service);
-    let end = http1::Connection::graceful_shutdown;
     let driver = ConnectionDriver {
         activity,
         drain,
         conn: &conn,
     };
-    driver.drive(connection, end, nothing_pending).await;
+    driver.drive_http1(connection).await;
 }
 
 /// The maximum of each timeout over all virtual hosts, since a connection may serve any of them.
@@ -316,70 +320,6 @@ const READ_BUFFER_SIZE: usize = 32 * 1024;
 const MAX_SEND_BUFFER: usize = 128 * 1024;
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// HTTP/1.1 writes to the socket itself.
-fn nothing_pending(_: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-    Poll::Ready(Ok(()))
-}
-
-type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Runs a connection with its timeouts and its graceful shutdown.
-struct ConnectionDriver<'a> {
-    activity: Arc<Activity>,
-    drain: CancellationToken,
-    conn: &'a ConnInfo,
-}
-
-impl ConnectionDriver<'_> {
-    /// Polls a connection until it ends, its deadline passes, or it has shut down for the drain.
-    /// After each poll, `flush` writes what is pending to the socket.
-    async fn drive<C, E>(
-        self,
-        connection: C,
-        graceful: fn(Pin<&mut C>),
-        flush: impl Fn(&mut Context<'_>) -> Poll<std::io::Result<()>>,
-    ) where
-        C: Future<Output = Result<(), E>>,
-        E: std::error::Error + Send + Sync + 'static,
-    {
-        let Self {
-            activity,
-            drain,
-            conn,
-        } = self;
-        let mut watched = Watched::new(Box::pin(connection), activity);
-        let mut stop = std::pin::pin!(drain.cancelled());
-        let mut stopping = false;
-        let ended = poll_fn(|cx| {
-            if !stopping && stop.as_mut().poll(cx).is_ready() {
-                stopping = true;
-                graceful(watched.get_mut().as_mut());
-            }
-            watched.poll_with(cx, |connection, cx| {
-                let polled = connection
-                    .as_mut()
-                    .poll(cx)
-                    .map_err(|error| Box::new(error) as ConnectionError);
-                match flush(cx) {
-                    Poll::Ready(Err(error)) if polled.is_pending() => {
-                        Poll::Ready(Err(error.into()))
-                    }
-                    _ => polled,
-                }
-            })
-        });
-        let (peer, listener) = (&conn.peer, &conn.listener);
-        match ended.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let error = &*error as &dyn std::error::Error;
-                tracing::debug!(%peer, %listener, error, "connection ended");
-            }
-            Err(_) => tracing::debug!(%peer, %listener, "connection timed out"),
-        }
-    }
-}
-
 /// The HTTP service of one connection.
 #[derive(Clone)]
 struct ConnectionService {
@@ -395,7 +335,7 @@ impl ConnectionService {
         request: Request<Incoming>,
     ) -> Result<Response<GuardedBody<request::body::ResponseBody>>, Infallible> {
         let has_body = !request.body().is_end_stream();
-        let guard = self.activity.request(has_body);
+        let guard = self.activity.request();
         let (parts, body) = request.into_parts();
         let (body, answered) = match self.conn.protocol {
             Protocol::Http2 if has_body => {

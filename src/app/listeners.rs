@@ -228,7 +228,7 @@ impl App {
         limits: Arc<ConnectionLimits>,
         answer: F,
     ) where
-        F: Fn(Arc<Self>, Request<Incoming>) -> R + Copy + Send + Sync + 'static,
+        F: Fn(Arc<Self>, Request<Incoming>) -> R + Copy + Send + Sync + Unpin + 'static,
         R: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
     {

@@ -57,12 +57,15 @@ struct ActivityState {
     /// When the phase began or last made progress.
     since: Instant,
     requests: u32,
-    /// Whether the last request had a body, of which some may be unread.
-    had_body: bool,
     /// Since when the socket has taken none of the pending bytes.
     blocked: Option<Instant>,
     /// Since when an HTTP/2 head is incomplete.
     head_open: Option<Instant>,
+    /// Bytes that the socket has taken.
+    written: u64,
+    last_write: Instant,
+    /// Since when the connection is to end as soon as no request is running.
+    ending: Option<Instant>,
 }
 
 impl ActivityState {
@@ -72,6 +75,13 @@ impl ActivityState {
         if matches!(self.phase, ConnectionPhase::Busy | ConnectionPhase::Idle) {
             self.since = Instant::now();
         }
+    }
+
+    /// How long a connection that ends is kept for a client that does not close it.
+    fn closing_deadline(&self) -> Instant {
+        let under_way = self.written.min(MAX_UNDER_WAY) / MIN_RATE;
+        let last_write = self.last_write + Duration::from_secs(under_way);
+        self.ending.unwrap_or(self.since).max(last_write) + LINGER_TIMEOUT
     }
 }
 
@@ -91,9 +101,11 @@ impl Activity {
             phase: ConnectionPhase::FirstHead,
             since: accepted,
             requests: 0,
-            had_body: false,
             blocked: None,
             head_open: None,
+            written: 0,
+            last_write: accepted,
+            ending: None,
         };
         Self {
             limits,
@@ -137,8 +149,16 @@ impl Activity {
         self.state().record_progress();
     }
 
-    /// The socket took bytes, or everything that was pending.
-    pub(super) fn record_write(&self) {
+    /// The socket took so many bytes.
+    pub(super) fn record_write(&self, bytes: usize) {
+        let mut state = self.state();
+        state.blocked = None;
+        state.written = state.written.saturating_add(bytes as u64);
+        state.last_write = Instant::now();
+    }
+
+    /// The socket took everything that was pending.
+    pub(super) fn record_flush(&self) {
         self.state().blocked = None;
     }
 
@@ -150,22 +170,43 @@ impl Activity {
         }
     }
 
-    /// Nothing more will be sent. Returns whether the client's remaining bytes have to be read
-    /// first: closing a socket with unread bytes resets it, and the reset overtakes the response
-    /// (RFC 9112 §9.6).
-    pub(super) fn begin_closing(&self) -> bool {
+    /// The connection is to end when no request is running any more. Until its client has closed
+    /// it, an idle connection has the time of a closing one.
+    pub(super) fn begin_ending(&self) {
+        let mut state = self.state();
+        state.ending.get_or_insert_with(Instant::now);
+    }
+
+    /// Begins to end a connection that has been idle for as long as it may; false for any other.
+    pub(super) fn end_idle(&self) -> bool {
+        let mut state = self.state();
+        let is_idle = state.phase == ConnectionPhase::Idle && state.head_open.is_none();
+        if is_idle {
+            state.ending.get_or_insert_with(Instant::now);
+        }
+        is_idle
+    }
+
+    /// Whether no request is running.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state().requests == 0
+    }
+
+    /// Nothing more will be sent.
+    pub(super) fn begin_closing(&self) {
         let mut state = self.state();
         if state.phase != ConnectionPhase::Closing {
+            let now = Instant::now();
             state.phase = ConnectionPhase::Closing;
-            state.since = Instant::now();
+            state.since = now;
+            state.ending = Some(now);
+            state.head_open = None;
         }
-        state.had_body
     }
 
     /// A request begins; it ends when the guard is dropped.
-    pub(crate) fn request(self: &std::sync::Arc<Self>, has_body: bool) -> RequestGuard {
+    pub(crate) fn request(self: &std::sync::Arc<Self>) -> RequestGuard {
         let mut state = self.state();
-        state.had_body = has_body;
         state.requests += 1;
         state.phase = ConnectionPhase::Busy;
         state.since = Instant::now();
@@ -199,21 +240,26 @@ impl Drop for RequestGuard {
     }
 }
 
-/// How long the client's remaining bytes are read and dropped after the last response.
+/// How long at least the client's remaining bytes are read and dropped after the last response.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// As much as the kernels of both sides buffer of a response (`tcp_wmem` and `tcp_rmem` of Linux).
+const MAX_UNDER_WAY: u64 = 8 * 1024 * 1024;
+/// Bytes per second that a client reads at least. Together: two minutes after 8 MiB.
+const MIN_RATE: u64 = 64 * 1024;
 
 impl Deadline for std::sync::Arc<Activity> {
     fn deadline(&self) -> Option<Instant> {
         let state = self.state();
         let limits = &self.limits;
-        let phase = state.since
-            + match state.phase {
-                ConnectionPhase::FirstHead => limits.first_head,
-                ConnectionPhase::Head => limits.head,
-                ConnectionPhase::Idle => limits.idle,
-                ConnectionPhase::Busy => limits.busy,
-                ConnectionPhase::Closing => LINGER_TIMEOUT,
-            };
+        let phase = match state.phase {
+            ConnectionPhase::FirstHead if state.ending.is_none() => state.since + limits.first_head,
+            ConnectionPhase::Head => state.since + limits.head,
+            ConnectionPhase::Idle if state.ending.is_none() => state.since + limits.idle,
+            ConnectionPhase::Busy => state.since + limits.busy,
+            ConnectionPhase::FirstHead | ConnectionPhase::Idle | ConnectionPhase::Closing => {
+                state.closing_deadline()
+            }
+        };
         let blocked = state.blocked.map(|since| since + limits.stall);
         let head = state.head_open.map(|since| since + limits.head);
         Some(
@@ -222,5 +268,41 @@ impl Deadline for std::sync::Arc<Activity> {
                 .flatten()
                 .fold(phase, Instant::min),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closing_connection_has_the_time_to_read_what_is_under_way() {
+        let second = Duration::from_secs(1);
+        let limits = ActivityLimits {
+            first_head: 15 * second,
+            head: 30 * second,
+            idle: 300 * second,
+            stall: 120 * second,
+            busy: 900 * second,
+        };
+        for (written, seconds) in [(0, 5), (1 << 20, 5 + 16), (1 << 30, 5 + 128)] {
+            let activity = std::sync::Arc::new(Activity::new(Instant::now(), limits));
+            let due = |activity: &std::sync::Arc<Activity>| {
+                activity.deadline().expect("always one") - Instant::now()
+            };
+            drop(activity.request());
+            activity.record_write(written);
+            assert_eq!(due(&activity), limits.idle);
+            activity.begin_ending();
+            assert_eq!(due(&activity), second * seconds);
+            // A request that came meanwhile is answered.
+            let request = activity.request();
+            assert_eq!(due(&activity), limits.busy);
+            drop(request);
+            // The client has read for as long as nothing was written.
+            tokio::time::advance(16 * second).await;
+            activity.begin_closing();
+            assert_eq!(due(&activity), second * seconds.saturating_sub(16).max(5));
+        }
     }
 }

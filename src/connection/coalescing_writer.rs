@@ -102,7 +102,7 @@ impl<IO: AsyncWrite + Unpin> CoalescedStream<IO> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
-            self.activity.record_write();
+            self.activity.record_write(count);
         }
         self.written = 0;
         self.pending.clear();
@@ -122,7 +122,7 @@ impl<IO: AsyncWrite + Unpin> CoalescedStream<IO> {
             return Poll::Pending;
         };
         self.unflushed = false;
-        self.activity.record_write();
+        self.activity.record_flush();
         Poll::Ready(flushed)
     }
 }

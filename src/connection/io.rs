@@ -1,10 +1,9 @@
 //! The decrypted stream of a client connection, which reports its progress to [`Activity`].
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -45,15 +44,20 @@ impl<IO> WatchedIo<IO> {
         }
     }
 
+    /// Whether our side is shut down.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut
+    }
+
     /// HTTP/1.1 writes nothing but responses, directly to the socket. HTTP/2 writes to the
     /// [`super::coalescing_writer`], which reports itself what the socket takes.
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match (result, self.frames.is_some()) {
             (Poll::Ready(Ok(bytes)), true) if *bytes <= MAX_CONTROL_FRAME => {}
             (Poll::Ready(Ok(_)), true) => self.activity.record_progress(),
-            (Poll::Ready(Ok(_)), false) => {
+            (Poll::Ready(Ok(bytes)), false) => {
                 self.activity.record_progress();
-                self.activity.record_write();
+                self.activity.record_write(*bytes);
             }
             (Poll::Pending, false) => self.activity.record_blocked(),
             (Poll::Pending, true) | (Poll::Ready(Err(_)), _) => {}
@@ -84,23 +88,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for WatchedIo<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> WatchedIo<IO> {
-    /// Reads and drops what the client still sends, until it ends. [`Activity`] bounds the time.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut scratch = [MaybeUninit::uninit(); 8 * 1024];
-        loop {
-            let mut buf = ReadBuf::uninit(&mut scratch);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
-                // An error is an end, too.
-                Poll::Ready(_) => return Poll::Ready(Ok(())),
-            }
-        }
-    }
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -130,23 +118,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WatchedIo<IO> {
         match (&result, self.frames.is_some()) {
             (_, true) => {}
             (Poll::Pending, false) => self.activity.record_blocked(),
-            (Poll::Ready(_), false) => self.activity.record_write(),
+            (Poll::Ready(_), false) => self.activity.record_flush(),
         }
         result
     }
 
+    /// What the client still sends is read by [`super::closing`].
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let unread = self.activity.begin_closing() && self.frames.is_none();
+        self.activity.begin_closing();
         if !self.shut {
-            match Pin::new(&mut self.io).poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => self.shut = true,
-                other => return other,
-            }
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            self.shut = true;
         }
-        if unread {
-            self.poll_drain(cx)
-        } else {
-            Poll::Ready(Ok(()))
-        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -17,6 +17,7 @@ mod first_steps;
 
 // What may last, how large it may be, and what comes before its end.
 mod early_answers;
+mod endings;
 mod size_limits;
 mod time_limits;
 

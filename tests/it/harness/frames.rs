@@ -178,10 +178,13 @@ impl Frames {
         }
     }
 
-    /// Reads to the end of the connection, however it comes.
+    /// Reads to the end of the connection, however it comes. PING is answered.
     pub async fn ended(&mut self) -> Vec<Frame> {
         let mut all = Vec::new();
         while let Some(frame) = self.try_next().await {
+            if frame.kind == PING && frame.flags & ACK == 0 {
+                let _ = self.try_send(PING, ACK, 0, &frame.payload).await;
+            }
             all.push(frame);
         }
         all
