@@ -228,6 +228,16 @@ impl Rejection {
         Self::busy("too many manifests are being pushed: try again in a moment")
     }
 
+    /// A manifest arrives so slowly that it would take memory from others for too long.
+    pub(crate) fn manifest_too_slow(limit: Duration) -> Self {
+        let seconds = limit.as_secs();
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::SizeInvalid,
+            format!("the manifest did not arrive within {seconds} s of its first byte"),
+        )
+    }
+
     /// The lock of a tag was not released in time.
     pub(crate) fn tag_locked() -> Self {
         Self::busy("another push to this tag has not ended yet: try again in a moment")

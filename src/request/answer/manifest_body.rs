@@ -2,9 +2,11 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::forward;
 use super::manifest_budget::MemoryPermit;
@@ -19,8 +21,8 @@ use crate::upstream::request_body::RequestBody;
 
 /// The whole body, within the manifest budget.
 ///
-/// Errors: 503 without memory for it, 413 for one that is too large, 408 and 400 for one that stops
-/// or ends early.
+/// Errors: 503 without memory for it, 413 for one that is too large, 408 for one that stops or takes
+/// longer than [`MANIFEST_TIMEOUT`], 400 for one that ends early.
 pub(super) async fn read(
     cx: &mut RequestContext<'_>,
     route: &Route,
@@ -32,39 +34,62 @@ pub(super) async fn read(
         cx.site.host.domain,
         route.principal().user.unwrap_or_default()
     );
-    let budget = &cx.gateway.manifest_budget;
-    let permit = match budget.acquire(user, limit, &incoming).await {
-        Ok(permit) => permit,
-        Err(rejection) => {
-            drain_short_body(cx.conn, &cx.parts.headers, incoming).await;
-            return Err(rejection);
-        }
-    };
+    if incoming.size_hint().lower() > limit {
+        drain_short_body(cx.conn, &cx.parts.headers, incoming).await;
+        return Err(Rejection::body_too_large(limit));
+    }
     let (body, upload) = forward::limited(incoming, limit)?;
     cx.record.forwarded(upload.clone());
-    collect(&cx.site.host.timeouts, body, permit)
-        .await
-        .map_err(|error| {
-            let failure = upload.and_then(|upload| upload.failure());
-            Rejection::store(error, limit, failure)
-        })
+    let manifest = IncomingManifest {
+        body,
+        permit: cx.gateway.manifest_budget.permit(user),
+        time_left: MANIFEST_TIMEOUT,
+    };
+    let failed = |error| {
+        let failure = upload.and_then(|upload| upload.failure());
+        Rejection::store(error, limit, failure)
+    };
+    manifest.collect(&cx.site.host.timeouts, failed).await
 }
 
-async fn collect(
-    timeouts: &Timeouts,
-    mut body: RequestBody,
+/// From the first byte of a manifest to its last: 4 MiB at 140 kB/s.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A manifest that is arriving.
+struct IncomingManifest {
+    body: RequestBody,
     permit: MemoryPermit,
-) -> Result<Bytes, StoreError> {
-    let mut all = BytesMut::new();
-    let mut timeout = timeouts.first_body_byte;
-    loop {
-        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-        match tokio::time::timeout(timeout, frame).await {
-            Ok(None) => return Ok(permit.attach(all.freeze())),
-            Ok(Some(Ok(frame))) => all.extend_from_slice(&frame.into_data().unwrap_or_default()),
-            Ok(Some(Err(_))) => return Err(StoreError::BodyCut),
-            Err(_) => return Err(StoreError::BodyStalled),
+    /// The time that the client may still take for its bytes.
+    time_left: Duration,
+}
+
+impl IncomingManifest {
+    async fn collect(
+        mut self,
+        timeouts: &Timeouts,
+        failed: impl FnOnce(StoreError) -> Rejection,
+    ) -> Result<Bytes, Rejection> {
+        let mut all = BytesMut::new();
+        let mut timeout = timeouts.first_body_byte;
+        loop {
+            let begun = Instant::now();
+            let frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx));
+            let data = match tokio::time::timeout(timeout, frame).await {
+                Ok(None) => return Ok(self.permit.attach(all.freeze())),
+                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+                Ok(Some(Err(_))) => return Err(failed(StoreError::BodyCut)),
+                Err(_) if !all.is_empty() && timeout == self.time_left => {
+                    return Err(Rejection::manifest_too_slow(MANIFEST_TIMEOUT));
+                }
+                Err(_) => return Err(failed(StoreError::BodyStalled)),
+            };
+            if !all.is_empty() {
+                self.time_left = self.time_left.saturating_sub(begun.elapsed());
+            }
+            // The bytes wait here, and those behind them at the client.
+            self.permit.grow(data.len()).await?;
+            all.extend_from_slice(&data);
+            timeout = timeouts.stall.min(self.time_left);
         }
-        timeout = timeouts.stall;
     }
 }

@@ -1,116 +1,139 @@
-//! Memory budget for buffered manifests: 64 MiB per process, 16 MiB per user. Callers wait up to 10
-//! s for a permit, with the body of the request unread.
+//! Memory budget for buffered manifests: 64 MiB per process, 16 MiB per user, taken as the bytes
+//! arrive. Callers wait up to 10 s for memory, with the rest of the request unread.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Body;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use crate::request::rejection::Rejection;
 
 /// The memory that all buffered manifests together may take.
-pub(crate) struct ManifestBudget {
-    total: Arc<Semaphore>,
-    /// By domain and user, of those whose manifests are buffered.
-    users: Mutex<HashMap<String, Weak<Semaphore>>>,
+pub(crate) struct ManifestBudget(Arc<SharedBudget>);
+
+#[derive(Debug)]
+struct SharedBudget {
+    memory: Mutex<BudgetState>,
+    released: Notify,
+}
+
+#[derive(Debug)]
+struct BudgetState {
+    free: usize,
+    /// What the manifests of each domain and user take, of those that take any.
+    users: HashMap<String, usize>,
 }
 
 /// Memory for one manifest, released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct MemoryPermit {
-    user: OwnedSemaphorePermit,
-    total: OwnedSemaphorePermit,
+    budget: Arc<SharedBudget>,
+    user: String,
+    bytes: usize,
 }
 
 /// 64 MiB: sixteen manifests of the default maximum size, some ten thousand of the usual size.
-const BUDGET_KIBIBYTES: u32 = 64 << 10;
-/// The part of one user, so that no user locks out all others by sending slowly.
-const USER_KIBIBYTES: u32 = BUDGET_KIBIBYTES / 4;
+const BUDGET: usize = 64 << 20;
+/// The most that one user takes.
+const MAX_USER_SHARE: usize = BUDGET / 4;
 /// Longer than pushes that make progress take, shorter than clients wait.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ManifestBudget {
     pub(crate) fn new() -> Self {
-        Self {
-            total: semaphore(BUDGET_KIBIBYTES),
-            users: Mutex::default(),
-        }
+        Self(Arc::new(SharedBudget {
+            memory: Mutex::new(BudgetState {
+                free: BUDGET,
+                users: HashMap::new(),
+            }),
+            released: Notify::new(),
+        }))
     }
 
-    /// Waits for memory for a body of `user` (domain and name): as much as the body announces, or
-    /// else `limit` bytes.
-    ///
-    /// Errors: 503 when there is none for [`PERMIT_TIMEOUT`]; 413 at once for a body that announces
-    /// more than `limit`.
-    pub(crate) async fn acquire(
-        &self,
-        user: String,
-        limit: u64,
-        body: &impl Body,
-    ) -> Result<MemoryPermit, Rejection> {
-        let size = body.size_hint();
-        if size.lower() > limit {
-            return Err(Rejection::body_too_large(limit));
+    /// A permit for no bytes yet, for a manifest of `user` (domain and name).
+    pub(crate) fn permit(&self, user: String) -> MemoryPermit {
+        MemoryPermit {
+            budget: self.0.clone(),
+            user,
+            bytes: 0,
         }
-        let wanted = kibibytes(size.upper().unwrap_or(limit).min(limit));
-        // The user's own part first, so that no other user waits behind those who wait for it.
-        let acquiring = async {
-            let user = self.user(user).acquire_many_owned(wanted).await?;
-            let total = self.total.clone().acquire_many_owned(wanted).await?;
-            Ok::<_, AcquireError>(MemoryPermit { user, total })
+    }
+}
+
+impl SharedBudget {
+    fn memory(&self) -> MutexGuard<'_, BudgetState> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BudgetState {
+    /// Takes memory for a user, who never gets more than is left afterwards for others: whatever
+    /// some users take, there is always as much for another one.
+    fn take(&mut self, user: &str, bytes: usize) -> bool {
+        let taken = self.users.get(user).copied().unwrap_or_default() + bytes;
+        let Some(left) = self.free.checked_sub(bytes) else {
+            return false;
         };
-        match tokio::time::timeout(PERMIT_TIMEOUT, acquiring).await {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphores are never closed.
-            Ok(Err(_)) | Err(_) => Err(Rejection::too_many_manifests()),
+        if taken > MAX_USER_SHARE.min(left) {
+            return false;
         }
+        self.free = left;
+        self.users.insert(user.to_owned(), taken);
+        true
     }
 
-    fn user(&self, user: String) -> Arc<Semaphore> {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(part) = users.get(&user).and_then(Weak::upgrade) {
-            return part;
+    fn release(&mut self, user: &str, bytes: usize) {
+        self.free += bytes;
+        if let Some(taken) = self.users.get_mut(user) {
+            *taken -= bytes;
+            if *taken == 0 {
+                self.users.remove(user);
+            }
         }
-        users.retain(|_, part| part.strong_count() > 0);
-        let part = semaphore(USER_KIBIBYTES);
-        users.insert(user, Arc::downgrade(&part));
-        part
     }
-}
-
-fn semaphore(permits: u32) -> Arc<Semaphore> {
-    // No `u32` is too large for it.
-    Arc::new(Semaphore::new(
-        permits.try_into().unwrap_or(Semaphore::MAX_PERMITS),
-    ))
-}
-
-/// Rounded up, and never more than the part of a user.
-fn kibibytes(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1024))
-        .unwrap_or(u32::MAX)
-        .min(USER_KIBIBYTES)
 }
 
 impl MemoryPermit {
-    /// The bytes with their permit, which is released with the last reference to them. What they do
-    /// not need of it is released at once.
+    /// Waits for memory for further bytes, which have arrived.
+    ///
+    /// Errors: 503 when there is none for [`PERMIT_TIMEOUT`].
+    pub(crate) async fn grow(&mut self, bytes: usize) -> Result<(), Rejection> {
+        let budget = self.budget.clone();
+        let taken = async {
+            loop {
+                // Before the attempt: a release in between is not missed.
+                let mut released = std::pin::pin!(budget.released.notified());
+                released.as_mut().enable();
+                if budget.memory().take(&self.user, bytes) {
+                    return;
+                }
+                released.await;
+            }
+        };
+        tokio::time::timeout(PERMIT_TIMEOUT, taken)
+            .await
+            .map_err(|_| Rejection::too_many_manifests())?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// The bytes with their permit, which is released with the last reference to them.
     pub(crate) fn attach(self, bytes: Bytes) -> Bytes {
-        let Self {
-            mut user,
-            mut total,
-        } = self;
-        let needed = usize::try_from(kibibytes(bytes.len() as u64)).unwrap_or(usize::MAX);
-        for permit in [&mut user, &mut total] {
-            drop(permit.split(permit.num_permits().saturating_sub(needed)));
-        }
         Bytes::from_owner(PermittedBytes {
             bytes,
-            _permit: Self { user, total },
+            _permit: self,
         })
+    }
+}
+
+impl Drop for MemoryPermit {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.memory().release(&self.user, self.bytes);
+            self.budget.released.notify_waiters();
+        }
     }
 }
 
@@ -127,65 +150,53 @@ impl AsRef<[u8]> for PermittedBytes {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use hyper::body::Frame;
     use tokio::time::Instant;
 
     use super::*;
 
-    /// A body of unknown length.
-    struct Endless;
+    const MIB: usize = 1 << 20;
 
-    impl Body for Endless {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Pending
-        }
+    async fn taken(budget: &ManifestBudget, user: &str, bytes: usize) -> Option<MemoryPermit> {
+        let mut permit = budget.permit(user.to_owned());
+        permit.grow(bytes).await.ok().map(|()| permit)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_user_takes_the_memory_of_all() {
+    async fn a_user_gets_a_quarter_at_most_and_waits_ten_seconds_for_more() {
         let budget = ManifestBudget::new();
-        let take = |user: &str| budget.acquire(user.to_owned(), 8 << 20, &Endless);
-        let first = take("alice").await.expect("memory");
-        let second = take("alice").await.expect("memory");
+        let mut first = taken(&budget, "alice", 8 * MIB).await.expect("memory");
+        let second = taken(&budget, "alice", 8 * MIB).await.expect("memory");
         let begun = Instant::now();
-        assert!(
-            take("alice").await.is_err(),
-            "a quarter of it is for one user"
-        );
+        assert!(first.grow(1).await.is_err());
         assert_eq!(begun.elapsed(), PERMIT_TIMEOUT);
+        let waiting = async {
+            tokio::join!(first.grow(MIB), async {
+                tokio::task::yield_now().await;
+                drop(second);
+            })
+        };
+        assert!(waiting.await.0.is_ok());
+        assert_eq!(begun.elapsed(), PERMIT_TIMEOUT, "at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_some_users_take_there_is_memory_for_another_one() {
+        let budget = ManifestBudget::new();
         let mut held = Vec::new();
-        for user in ["bob", "carol", "dave"] {
-            held.extend([
-                take(user).await.expect("memory"),
-                take(user).await.expect("memory"),
-            ]);
+        for user in 0..12 {
+            // In small pieces, as much as there is.
+            let mut permit = budget.permit(user.to_string());
+            while budget.0.memory().take(&permit.user, 1024) {
+                permit.bytes += 1024;
+            }
+            assert!(permit.bytes >= 1024, "{user}");
+            held.push(permit);
         }
-        assert!(take("erin").await.is_err(), "there is no more");
-        let short = first.attach(Bytes::from_static(b"{}"));
-        assert!(
-            take("alice").await.is_err(),
-            "others may have it, but one KiB is still in use"
-        );
-        drop((short, second));
-        assert!(take("alice").await.is_ok());
-        assert!(take("frank").await.is_ok());
-        assert!(
-            !budget
-                .users
-                .lock()
-                .expect("not poisoned")
-                .contains_key("erin"),
-            "users without a permit take no memory"
-        );
+        let begun = Instant::now();
+        assert!(taken(&budget, "erin", 4 << 10).await.is_some());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drop(held);
+        let state = budget.0.memory();
+        assert!(state.users.is_empty() && state.free == BUDGET, "{state:?}");
     }
 }

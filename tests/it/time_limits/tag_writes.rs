@@ -3,7 +3,8 @@
 
 use crate::access::fixture::allow;
 use crate::harness::{
-    Clock, Domain, Gateway, RawPeer, Setup, Upstream, json, promptly, request, seconds,
+    Clock, Domain, Gateway, RawPeer, Setup, Upstream, basic, json, promptly, request, seconds,
+    settle,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -100,4 +101,58 @@ async fn manifests_at_a_registry_that_does_not_answer_count_in_the_budget() {
     let _sixth = push(&gateway, "v6", b"{}").await;
     let mut registry = promptly(upstream.accept()).await;
     assert!(promptly(registry.head()).await.first.starts_with("HEAD "));
+}
+
+/// Begins to push a manifest of 4 MiB, and sends a byte of it.
+async fn push_slowly(gateway: &Gateway, user: &str, tag: &str) -> RawPeer<TlsStream<TcpStream>> {
+    let mut client = promptly(gateway.client()).await;
+    let login = basic(user, "secret");
+    client
+        .send(format!(
+            "PUT /v2/base/app/manifests/{tag} HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {login}\r\n\
+             Content-Length: 4194304\r\n\r\n{{"
+        ))
+        .await;
+    client
+}
+
+#[tokio::test]
+async fn slow_manifests_take_memory_for_what_has_come_and_have_an_end() {
+    let clock = Clock::stopped();
+    let upstream = Upstream::new().await;
+    let rules = allow("**", "'pull', 'push'").replace("'alice'", "'*'");
+    let users = ["bob", "carol", "dave"];
+    let domain = Domain::new("ci.test", &upstream.url()).tables(&rules);
+    let domain = users
+        .iter()
+        .fold(domain, |domain, user| domain.user(user, "secret"));
+    let gateway = Setup::new().domain(domain).start().await;
+    let mut slow = Vec::new();
+    for user in users.iter().chain(&["alice"]) {
+        for tag in 0..8 {
+            slow.push(push_slowly(&gateway, user, &format!("slow{tag}")).await);
+        }
+    }
+    settle().await;
+    let _fast = push(&gateway, "fast", b"{}").await;
+    let mut registry = promptly(upstream.accept()).await;
+    assert!(promptly(registry.head()).await.first.starts_with("HEAD "));
+
+    // Progress does not renew the time of a manifest.
+    for _ in 0..2 {
+        clock.jump(seconds(14)).await;
+        for client in &mut slow {
+            client.send(" ").await;
+        }
+        settle().await;
+    }
+    clock.jump(seconds(1)).await;
+    slow[0].silent().await;
+    clock.jump(seconds(1)).await;
+    for client in &mut slow {
+        let (head, body) = promptly(client.answer()).await;
+        assert_eq!(head.status(), 408);
+        let text = json(&body)["errors"][0]["message"].to_string();
+        assert!(text.contains("within 30 s of its first byte"), "{text}");
+    }
 }
