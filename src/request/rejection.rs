@@ -321,6 +321,10 @@ impl Rejection {
                 "the upstream registry cannot be reached: try again",
             )
             .with(Extra::RetryAfter(5)),
+            UpstreamError::InvalidLength(_) => unavailable(
+                StatusCode::BAD_GATEWAY,
+                "the upstream registry sent a Content-Length or Transfer-Encoding that is not valid",
+            ),
             UpstreamError::TimedOut => unavailable(
                 StatusCode::GATEWAY_TIMEOUT,
                 "the upstream registry did not answer in time: try again",

@@ -2,7 +2,9 @@
 //! clear answer or a broken one, and the connection that carried it serves nobody else.
 
 use super::Client;
-use crate::harness::{Gateway, Head, RawPeer, Upstream, request};
+use crate::harness::{
+    Gateway, Head, Http2, ProxiedPair, RawPeer, Upstream, no_body, request, request2,
+};
 use tokio::net::TcpStream;
 
 const PATH: &str = "/v2/a/tags/list";
@@ -152,7 +154,12 @@ async fn a_malformed_response_is_a_bad_gateway() {
         b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2,\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775808\r\n\r\nab",
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nab",
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX : a\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n X: a\r\n\r\n",
@@ -173,6 +180,34 @@ async fn a_malformed_response_is_a_bad_gateway() {
             String::from_utf8(body).unwrap().contains("UNAVAILABLE"),
             "{shown:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn equal_lengths_of_a_response_become_one() {
+    for lines in [
+        "Content-Length: 2, 2",
+        "Content-Length: 2,2\r\nContent-Length: 2",
+        "Content-Length: 2\r\ncontent-length: 2",
+    ] {
+        for (method, body) in [("GET", "ab"), ("HEAD", "")] {
+            let answer = format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n{body}");
+            let (_gateway, _upstream, mut client, mut registry) = asked(method).await;
+            registry.send(&answer).await;
+            assert_eq!(client.head().await.all("content-length"), ["2"], "{lines}");
+            assert_eq!(client.bytes(body.len()).await, body.as_bytes());
+
+            let mut between = ProxiedPair::new().await;
+            let mut client = Http2::connect(&between.gateway, "ci.test").await;
+            let request = request2(method, path(method)).body(no_body()).unwrap();
+            let response = tokio::spawn(client.send(request));
+            between.asked().await;
+            between.registry().send(&answer).await;
+            let (head, received) = response.await.unwrap().unwrap();
+            let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
+            assert_eq!(lengths, ["2"], "{lines}");
+            assert_eq!(&received[..], body.as_bytes());
+        }
     }
 }
 

@@ -142,6 +142,8 @@ async fn an_obscured_content_length_is_refused() {
         b"Content-Length: \"5\"",
         b"Content-Length: \xd9\xa5",
         b"Content-Length: 5\x0b",
+        b"Content-Length: 9223372036854775808",
+        b"Content-Length: 18446744073709551613",
         b"Content-Length: 99999999999999999999",
         b"Content-Length: 18446744073709551616",
         b"Content-Length: 18446744073709551621",

@@ -1,7 +1,7 @@
 //! `Expect: 100-continue` waits for the right to send; other protocols are not spoken.
 
 use super::UPLOAD;
-use crate::harness::{Gateway, Transfer, Upstream, basic, promptly, request};
+use crate::harness::{Gateway, ProxiedPair, Transfer, Upstream, basic, promptly, request};
 
 const EXPECT: &str = "Content-Length: 5\r\nExpect: 100-continue\r\n";
 
@@ -55,16 +55,26 @@ async fn an_interim_answer_of_the_upstream_is_no_answer() {
 }
 
 #[tokio::test]
-async fn an_upgrade_is_refused() {
-    let upstream = Upstream::new().await;
-    let gateway = Gateway::before(&upstream.url()).await;
-    for protocol in ["websocket", "h2c"] {
-        let mut client = gateway.client().await;
-        let lines = format!("Connection: Upgrade\r\nUpgrade: {protocol}\r\n");
-        client.send(request("GET", "/v2/", &lines)).await;
-        assert_eq!(promptly(client.answer()).await.0.status(), 501);
+async fn an_upgrade_is_ignored_and_never_forwarded() {
+    let mut between = ProxiedPair::new().await;
+    for lines in [
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+        "Upgrade: TLS/1.0\r\n",
+        "Upgrade: \r\n",
+        "Upgrade: h2c\r\nUpgrade: websocket\r\n",
+    ] {
+        // Over one connection, which stays HTTP.
+        let asked = between.passed(request("GET", "/v2/", lines)).await;
+        for name in ["upgrade", "connection", "http2-settings"] {
+            assert!(asked.all(name).is_empty(), "{lines}: {asked:?}");
+        }
     }
-    upstream.untouched().await;
+    let lines = "Connection: Upgrade\r\nUpgrade: x\r\nContent-Length: 2\r\n";
+    let asked = request("PUT", "/v2/a/manifests/v1", lines) + "{}";
+    let head = between.forwarded(asked).await;
+    assert!(head.all("upgrade").is_empty());
+    assert_eq!(between.registry().bytes(2).await, b"{}");
 }
 
 #[tokio::test]

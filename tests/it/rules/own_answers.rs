@@ -105,11 +105,6 @@ async fn refusals_under_v2_are_json_with_the_code_that_clients_know() {
             413,
             "SIZE_INVALID",
         ),
-        (
-            request("GET", "/v2/", "Connection: upgrade\r\nUpgrade: h2c\r\n"),
-            501,
-            "UNSUPPORTED",
-        ),
     ] {
         let (head, body) = between.own_answer_apart(&request).await;
         is_api_error(&head, &body, status, code);

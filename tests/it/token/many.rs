@@ -169,7 +169,7 @@ async fn every_error_of_the_token_endpoint_is_json() {
         ("PUT /token HTTP/1.1\r\nHost: ci.test\r\n\r\n".to_owned(), 405),
         ("GET /token HTTP/1.1\r\nHost: other.test\r\n\r\n".to_owned(), 404),
         ("GET /token HTTP/1.1\r\nHost: /\r\n\r\n".to_owned(), 400),
-        ("GET /token HTTP/1.1\r\nHost: ci.test\r\nUpgrade: h2c\r\n\r\n".to_owned(), 501),
+        ("GET /token HTTP/1.1\r\nHost: ci.test\r\nUpgrade: h2c\r\n\r\n".to_owned(), 401),
         (
             "POST /token HTTP/1.1\r\nHost: ci.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
                 .to_owned(),
