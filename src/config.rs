@@ -6,6 +6,7 @@ pub(crate) mod access;
 pub(crate) mod acme;
 mod exposed;
 mod files;
+mod foreign;
 pub(crate) mod network;
 pub(crate) mod problem;
 mod raw;

@@ -5,11 +5,13 @@ mod query;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 
 use self::query::AccessQuery;
+use crate::auth::htpasswd::{Htpasswd, Skipped};
 use crate::auth::policy::{Policy, Principal};
 use crate::auth::{UserName, UsersFile};
 use crate::config::access::RuleLocation;
@@ -122,15 +124,29 @@ pub fn answers(
             allowed: known && decision.allowed,
             rule: decision.rule.map(RuleLocation::to_string),
             open: policy.is_open(),
-            reason: if known {
-                query.reason()
-            } else {
-                "the htpasswd file has no such user".to_owned()
+            reason: match principal.user.filter(|_| !known) {
+                None => query.reason(),
+                Some(user) => no_login(&users.current(), user, &host.auth.htpasswd),
             },
             caveats: if known { query.caveats() } else { Vec::new() },
         })
     };
     hosts.into_iter().map(answer).collect()
+}
+
+/// Why a user cannot log in.
+fn no_login(users: &Htpasswd, user: &str, file: &Path) -> String {
+    let is_users = |line: &&Skipped| line.user.as_ref().is_some_and(|name| name.as_str() == user);
+    let Some(line) = users.skipped().iter().find(is_users) else {
+        return "the htpasswd file has no such user".to_owned();
+    };
+    let file = file.display().to_string();
+    let remedy = line.remedy(&file).map(|remedy| format!(": {remedy}"));
+    let (number, cause) = (line.line, line.cause());
+    format!(
+        "nobody can log in so: line {number} of {file}: {cause}{}",
+        remedy.unwrap_or_default()
+    )
 }
 
 fn repository_and_tag(target: &str) -> anyhow::Result<(RepositoryName, Option<Tag>)> {
@@ -203,7 +219,11 @@ mod tests {
         std::fs::create_dir(&folder).expect("conf.d");
         let rest = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'users'\n[upstream]\nurl = 'http://registry:5000'\n";
         let hash = bcrypt::hash("secret", 4).expect("a hash");
-        std::fs::write(folder.join("users"), format!("alice:{hash}\n")).expect("htpasswd");
+        std::fs::write(
+            folder.join("users"),
+            format!("alice:{hash}\nbob:$apr1$x$y\n"),
+        )
+        .expect("htpasswd");
         let rules = "[[access]]\nusers = ['alice']\nrepositories = ['base/**']\nactions = ['pull', 'push']\n\
             networks = ['127.0.0.0/8']\n[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\n\
             tags = ['v*']\nactions = ['push']\n[[access]]\nusers = ['alice']\nrepositories = ['in/**']\n\
@@ -272,6 +292,15 @@ mod tests {
         a.test: nobody may not pull base/app: the htpasswd file has no such user
         b.test: nobody may not pull base/app: the htpasswd file has no such user
         ");
+        let said_of_bob = said(("bob", "pull", "base/app"), &options(Some("a.test")));
+        let cause =
+            "`bob` has an MD5 password ($apr1$), only bcrypt is accepted: run `moorgate htpasswd ";
+        assert!(
+            said_of_bob
+                .starts_with("a.test: bob may not pull base/app: nobody can log in so: line 2 of "),
+            "{said_of_bob}"
+        );
+        assert!(said_of_bob.contains(cause), "{said_of_bob}");
         let json = ExplainOptions {
             json: true,
             ..options(Some("a.test"))

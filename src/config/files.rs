@@ -9,8 +9,9 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::exposed;
+use super::foreign;
 use super::problem::{Problem, Problems};
-use super::raw::{self, RawCa, RawDomain, Setting};
+use super::raw::{self, DOMAIN_FILE, RawCa, RawDomain, Setting};
 use super::resolve::{DomainFile, MainFile};
 use super::source::{Source, open_regular};
 
@@ -93,8 +94,19 @@ fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<
 /// Reads the domain files, sorted by name, and reports those that cannot be read.
 pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<DomainFile> {
     let folder = directory.join("conf.d");
+    warn_of_misplaced(directory, problems);
     let paths = match list(&folder) {
-        Ok(paths) => paths,
+        Ok(files) => {
+            for path in &files.passed_over {
+                let message = "this file is passed over: only *.toml is read";
+                let help = format!(
+                    "move it away, and write what it says into a domain file, `{}`, which docs/configuration.md explains",
+                    path.with_extension("toml").display()
+                );
+                problems.push(Problem::in_file(path, message, help).warning());
+            }
+            files.domains
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
             problems.push(unreadable(&folder, &error));
@@ -105,7 +117,7 @@ pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<Dom
         problems.push(Problem::in_file(
             &folder,
             "there is no domain",
-            FIRST_DOMAIN,
+            format!("write the first one, conf.d/registry.toml:\n{DOMAIN_FILE}"),
         ));
     }
     paths
@@ -173,23 +185,48 @@ fn groups(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) -> Opt
     }
 }
 
+/// The files of a folder that matter, each list sorted.
+#[derive(Default)]
+struct DomainFiles {
+    domains: Vec<PathBuf>,
+    /// Those of other programs.
+    passed_over: Vec<PathBuf>,
+}
+
 /// Lists `*.toml` without hidden files, which editors create beside the file that they write.
-fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
+fn list(folder: &Path) -> io::Result<DomainFiles> {
+    let mut files = DomainFiles::default();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
-        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !is_hidden
-            && path
-                .extension()
-                .is_some_and(|extension| extension == "toml")
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
         {
-            paths.push(path);
+            files.domains.push(path);
+        } else if foreign::is_passed_over(&path) {
+            files.passed_over.push(path);
         }
     }
-    paths.sort();
-    Ok(paths)
+    files.domains.sort();
+    files.passed_over.sort();
+    Ok(files)
+}
+
+/// Warns of domain files beside `moorgate.toml` in place of `conf.d`.
+fn warn_of_misplaced(directory: &Path, problems: &mut Problems) {
+    let files = list(directory).unwrap_or_default().domains;
+    let others = files.iter().filter(|path| !path.ends_with("moorgate.toml"));
+    for source in others.filter_map(|path| Source::read(path).ok()) {
+        if source.find(&["domain".to_owned()]).is_some() {
+            let message = "this domain file is passed over: only those in conf.d are read";
+            let help = format!("move it to {}", directory.join("conf.d").display());
+            problems.push(Problem::in_file(source.path(), message, help).warning());
+        }
+    }
 }
 
 /// Checks that named files are readable: a missing htpasswd file would leave its domain without
@@ -222,12 +259,3 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let help = "make it readable for moorgate's user, as UTF-8 text";
     Problem::in_file(path, format!("cannot be read: {error}"), help)
 }
-
-const FIRST_DOMAIN: &str = "write the first one, conf.d/registry.toml:
-domain = \"registry.example.com\"
-[tls]
-internal = true
-[auth]
-htpasswd = \"../credentials/registry.htpasswd\"
-[upstream]
-url = \"http://registry:5000\"";

@@ -319,8 +319,12 @@ mod tests {
         let text = problem("password = s3cret\n", 11..17).render(Colour::Never);
         insta::assert_snapshot!(text, @r"
         error: `realm` is odd
-        --> conf.d/ci.toml:1:12
-         = help: write another
+         --> conf.d/ci.toml:1:12
+          |
+        1 | password = …
+          |            ^
+          |
+          = help: write another
         ");
     }
 

@@ -17,6 +17,7 @@ use self::access::{RawAccess, RawGroup};
 use self::acme::tls;
 pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
 use self::table::TableReader;
+use super::foreign;
 use super::network::Network;
 use super::problem::{Problem, Problems};
 use super::schema::FileKind;
@@ -280,6 +281,18 @@ pub(super) fn main(source: &Arc<Source>, problems: &mut Problems) -> RawMain {
     raw.unwrap_or_else(RawMain::unknown)
 }
 
+const TOML_HELP: &str =
+    "correct the TOML syntax here; strings stand in quotes, tables in [brackets]";
+
+/// The smallest domain file.
+pub(super) const DOMAIN_FILE: &str = "domain = \"registry.example.com\"
+[tls]
+internal = true
+[auth]
+htpasswd = \"../credentials/registry.htpasswd\"
+[upstream]
+url = \"http://registry:5000\"";
+
 fn read<T>(
     source: &Arc<Source>,
     kind: FileKind,
@@ -295,14 +308,23 @@ fn read<T>(
         ))),
         Err(error) => {
             let end = source.text().len();
-            let help =
-                "correct the TOML syntax here; strings stand in quotes, tables in [brackets]";
-            problems.push(Problem::at(
-                source,
-                &error.span().unwrap_or(end..end),
-                error.message(),
-                help,
-            ));
+            let span = error.span().unwrap_or(end..end);
+            let problem = match foreign::language(source.text()) {
+                Some(language) => {
+                    let message = format!("this is not TOML, but looks like {language}");
+                    let help = match kind {
+                        FileKind::Domain => {
+                            format!("write a domain file in its place:\n{DOMAIN_FILE}")
+                        }
+                        FileKind::Main => {
+                            "write `key = value` lines, and tables in [brackets]".to_owned()
+                        }
+                    };
+                    Problem::at(source, &span, message, help)
+                }
+                None => Problem::at(source, &span, error.message(), TOML_HELP),
+            };
+            problems.push(problem);
             None
         }
     }

@@ -223,6 +223,13 @@ pub(super) fn may_be_shown_anywhere(key: &str) -> bool {
     SECTIONS.iter().any(|section| section.keys.contains(&key)) && !SECRETS.contains(&key)
 }
 
+/// Whether any table of any file has the key.
+pub(super) fn is_key(key: &str) -> bool {
+    SECTIONS
+        .iter()
+        .any(|section| section.keys.contains(&key) || section.table == key)
+}
+
 /// What to write instead of an unknown key.
 pub(super) fn help_for_unknown(kind: FileKind, table: &str, key: &str) -> String {
     if let Some(places) = places_of(kind, table, key) {

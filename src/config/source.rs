@@ -82,16 +82,20 @@ impl Source {
         found
     }
 
-    /// The lines that a span touches, without secrets. `None` if the file is too broken to tell
-    /// what a secret is.
+    /// The lines that a span touches, without secrets. Of a file that is too broken to tell what a
+    /// secret is, the first one, and of that only what certainly is none. `None` for a span outside
+    /// of the text.
     pub(super) fn excerpt(&self, span: &Span) -> Option<Excerpt> {
         let Range { start, end } = self.lines_around(span)?;
         let (first_line, _) = self.position(start);
-        let hidden = match DeTable::parse(&self.text) {
-            Ok(document) => hidden_values(document.get_ref()),
-            Err(_) if is_harmless_line(self.text.get(start..end)?) => Vec::new(),
-            Err(_) => return None,
+        let Ok(document) = DeTable::parse(&self.text) else {
+            return Some(masked(
+                self.text.get(start..end)?,
+                first_line,
+                span.start - start..span.end - start,
+            ));
         };
+        let hidden = hidden_values(document.get_ref());
         let mut excerpt = Excerpt {
             text: String::new(),
             first_line,
@@ -223,15 +227,55 @@ fn hide_value(key: &str, value: &Spanned<DeValue<'_>>, hide: bool, hidden: &mut 
     }
 }
 
-/// Whether a line of a file with a syntax error certainly contains no secret: it is the header of a
-/// table, or a known key with a simple value.
-fn is_harmless_line(line: &str) -> bool {
+/// The first of these lines of a file with a syntax error, without what may be a secret. `wanted`
+/// is the place within the lines: the caret keeps its column, even where nothing is shown.
+fn masked(lines: &str, first_line: usize, wanted: Span) -> Excerpt {
+    let line = lines.split('\n').next().unwrap_or_default();
+    let shown = harmless_length(line);
+    let mut text = line[..shown].to_owned();
+    let (mut start, mut end) = (wanted.start.min(shown), wanted.end.min(shown));
+    if shown < line.len() {
+        text.push('…');
+        let column = line
+            .get(..wanted.start)
+            .map_or(0, |before| before.chars().count());
+        let missing = column.saturating_sub(text.chars().count());
+        text.extend(std::iter::repeat_n(' ', missing));
+        if wanted.start > shown {
+            text.push(' ');
+            start = text.len() - 1;
+        }
+        if wanted.start >= shown || wanted.end > shown {
+            end = text.len();
+        }
+    }
+    Excerpt {
+        text,
+        first_line,
+        span: start..end.max(start),
+    }
+}
+
+/// How much of a line of a file with a syntax error certainly holds no secret: all of it for the
+/// header of a table, and for a known key with a simple value; up to the value after a known key
+/// that may be secret.
+fn harmless_length(line: &str) -> usize {
     let Some((key, value)) = line.split_once('=') else {
-        return line.trim_start().starts_with('[') && !line.contains(['"', '\'', '#']);
+        let is_header = line.trim_start().starts_with('[') && !line.contains(['"', '\'', '#']);
+        let is_all = is_header || line.trim().is_empty() || schema::is_key(line.trim());
+        return if is_all { line.len() } else { 0 };
     };
-    schema::may_be_shown_anywhere(key.trim())
-        && !value.contains(['{', '@', '\n'])
+    if schema::may_be_shown_anywhere(key.trim())
+        && !value.contains(['{', '@'])
         && !value.contains("passw")
+    {
+        return line.len();
+    }
+    if !schema::is_key(key.trim()) {
+        return 0;
+    }
+    let space = value.len() - value.trim_start().len();
+    key.len() + 1 + space
 }
 
 #[cfg(test)]
@@ -323,15 +367,34 @@ mod tests {
             excerpt("[upstream\n", "[upstream").as_deref(),
             Some("<[upstream>")
         );
-        for text in [
-            "password = s3cret",
-            "pasword = s3cret",
-            "upstream = { pasword = s3cret",
-            "password = \"\"\"\ns3cret\\q\n",
-            "url = http://me:s3cret@host",
-            "[upstream] password = s3cret",
+        let cases = [
+            ("password = s3cret", "s3cret"),
+            ("pasword = s3cret", "s3cret"),
+            ("upstream = { pasword = s3cret", "s3cret"),
+            ("password = \"\"\"\ns3cret\\q\n", "s3cret"),
+            ("url = http://me:s3cret@host", "s3cret"),
+            ("[upstream] password = s3cret", "s3cret"),
+            ("pass/word = s3cret", "pass"),
+        ];
+        let shown = cases.map(|(text, at)| excerpt(text, at).expect(text));
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        password = <…>
+        …         < >
+        upstream = …           < >
+        <…>
+        url = …         < >
+        …                     < >
+        <…>
+        ");
+        for (text, at, shown) in [
+            ("domain\n", 6, "domain"),
+            ("domain = \n", 9, "domain = "),
+            ("realm = 'CI\n", 12, ""),
+            ("password = \n", 11, "password = "),
+            ("domain = 'a'\n[tls", 17, "[tls"),
         ] {
-            assert_eq!(excerpt(text, "s3cret"), None, "{text}");
+            let got = source(text).excerpt(&(at..at)).map(|excerpt| excerpt.text);
+            assert_eq!(got.as_deref(), Some(shown), "{text}");
         }
     }
 

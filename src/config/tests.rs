@@ -288,3 +288,58 @@ fn secrets_are_read_and_never_shown() {
       = help: write it without tabs and other control characters
     ");
 }
+
+#[test]
+fn what_other_programs_read_is_named_and_not_passed_over_in_silence() {
+    let caddy = "ci.example.com {\n  tls ops@example.com\n  proxy / registry:5000\n}\n";
+    let directory = ConfigDirectory::new(&[
+        ("conf.d/docker-ci.conf", caddy),
+        ("conf.d/Caddyfile", caddy),
+        ("conf.d/b.TOML", DOMAIN),
+        ("conf.d/notes.txt", ""),
+        ("conf.d/ci.htpasswd", ""),
+        ("ci.toml", DOMAIN),
+        ("other.toml", "[package]\nname = 'other'\n"),
+    ]);
+    insta::assert_snapshot!(directory.refused(), @r#"
+    warning: this domain file is passed over: only those in conf.d are read
+    --> DIR/ci.toml
+     = help: move it to DIR/conf.d
+
+    error: there is no domain
+    --> DIR/conf.d
+     = help: write the first one, conf.d/registry.toml:
+             domain = "registry.example.com"
+             [tls]
+             internal = true
+             [auth]
+             htpasswd = "../credentials/registry.htpasswd"
+             [upstream]
+             url = "http://registry:5000"
+
+    warning: this file is passed over: only *.toml is read
+    --> DIR/conf.d/Caddyfile
+     = help: move it away, and write what it says into a domain file, `DIR/conf.d/Caddyfile.toml`, which docs/configuration.md explains
+
+    warning: this file is passed over: only *.toml is read
+    --> DIR/conf.d/b.TOML
+     = help: move it away, and write what it says into a domain file, `DIR/conf.d/b.toml`, which docs/configuration.md explains
+
+    warning: this file is passed over: only *.toml is read
+    --> DIR/conf.d/docker-ci.conf
+     = help: move it away, and write what it says into a domain file, `DIR/conf.d/docker-ci.toml`, which docs/configuration.md explains
+    "#);
+    directory.write("conf.d/a.toml", DOMAIN);
+    let warnings = directory.load().expect("valid").warnings;
+    assert_eq!(warnings.iter().count(), 4, "{warnings}");
+    for (text, language) in [
+        (caddy, "Caddy"),
+        ("server {\n  listen 443 ssl;\n}\n", "nginx"),
+        ("http:\n  addr: :5000\n", "YAML"),
+    ] {
+        directory.write("conf.d/a.toml", text);
+        let said = directory.refused();
+        let first = format!("error: this is not TOML, but looks like {language}\n");
+        assert!(said.contains(&first) && said.contains("[auth]\n"), "{said}");
+    }
+}

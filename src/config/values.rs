@@ -2,6 +2,7 @@
 
 pub(super) mod access;
 mod acme;
+mod host;
 mod url;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,10 +16,10 @@ use toml::de::DeValue;
 pub(super) use self::acme::{
     RawAcme, acme, argument, ca_defined_name, certified_name, directory, email, resolver,
 };
+pub(super) use self::host::{alias, domain_name, host_name};
 pub(super) use self::url::upstream_url;
 use super::network::Network;
 use super::vhost::ListenAddress;
-use crate::registry::host::{Authority, HostName};
 use crate::registry::name::RepositoryName;
 
 /// What is wrong with the value of a key, as a predicate (`"is not a duration"`), and what to
@@ -220,40 +221,6 @@ pub(super) fn store_name(value: &DeValue<'_>) -> Value<String> {
         Ok(_) if !text.contains('/') => Ok(text.to_owned()),
         _ => Err(InvalidValue::new("is not the name of a store", HELP)),
     }
-}
-
-/// The public name of a domain.
-pub(super) fn domain_name(value: &DeValue<'_>) -> Value<HostName> {
-    let name = host_name(value)?;
-    match name.ip() {
-        Some(_) => Err(InvalidValue::new(
-            "is an address, not a name",
-            "write the public DNS name; addresses may stand in `aliases`",
-        )),
-        None => Ok(name),
-    }
-}
-
-/// A DNS name or an IP address.
-pub(super) fn host_name(value: &DeValue<'_>) -> Value<HostName> {
-    let help = "write a DNS name such as \"docker-ci.example.com\", without scheme, port and path";
-    let text = text(value, help)?;
-    HostName::parse(text).map_err(|error| InvalidValue::new(format!("is wrong: {error}"), help))
-}
-
-/// An alias of a domain: a name or an address; with a port, it applies to listeners of that port.
-pub(super) fn alias(value: &DeValue<'_>) -> Value<Authority> {
-    let help = "write a DNS name such as \"registry.example.com\", or \"localhost:5001\" for one port only";
-    let text = text(value, help)?;
-    // An IPv6 address without brackets has colons and no port.
-    let alias = match text.parse::<IpAddr>() {
-        Ok(address) => Ok(Authority {
-            host: HostName::from(address),
-            port: None,
-        }),
-        Err(_) => Authority::parse(text),
-    };
-    alias.map_err(|error| InvalidValue::new(format!("is wrong: {error}"), help))
 }
 
 /// An address to listen on: `":443"`, `"127.0.0.1:8443"`, `"[::1]:8443"`.

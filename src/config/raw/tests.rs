@@ -196,10 +196,14 @@ fn broken_syntax_is_one_problem() {
       |
       = help: correct the TOML syntax here; strings stand in quotes, tables in [brackets]
     ");
-    insta::assert_snapshot!(problems_of_domain("[upstream]\npassword = s3cret\n"), @"
+    insta::assert_snapshot!(problems_of_domain("[upstream]\npassword = s3cret\n"), @r"
     error: string values must be quoted, expected literal string
-    --> conf.d/ci.toml:2:12
-     = help: correct the TOML syntax here; strings stand in quotes, tables in [brackets]
+     --> conf.d/ci.toml:2:12
+      |
+    2 | password = …
+      |            ^
+      |
+      = help: correct the TOML syntax here; strings stand in quotes, tables in [brackets]
     ");
 }
 

@@ -212,8 +212,13 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
         // For both kinds.
         locations: _,
     } = &raw;
+    if let Some(span) = url.span() {
+        let message =
+            "`upstream.url` and `upstream.directory` exclude each other: a domain has one registry";
+        let help = "leave `directory` out for the registry at `url`, or `url` for one that moorgate keeps itself";
+        problems.push(Problem::at(&file.source, span, message, help));
+    }
     let others = [
-        ("url", url.span()),
         ("roots", roots.span()),
         ("username", username.span()),
         ("password", password.span()),
@@ -222,9 +227,9 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
     ];
     for (key, span) in others {
         let Some(span) = span else { continue };
-        let message = format!("`upstream.{key}` has no effect with a `directory`");
-        let help = "leave one of the two out: `directory` is a registry that moorgate keeps itself";
-        problems.push(Problem::at(&file.source, span, message, help));
+        let message =
+            format!("`upstream.{key}` is for a registry at a `url`, and this one is a `directory`");
+        problems.push(Problem::at(&file.source, span, message, "leave it out"));
     }
     let name = directory.given()?.clone();
     Some(RegistrySettings::Store(StoreSettings {

@@ -612,21 +612,23 @@ fn what_goes_together_in_a_store() {
         ("", &["`upstream.url` is missing"]),
         (
             "directory = 'ci'\nurl = 'http://a'",
-            &["`upstream.url` has no effect with a `directory`"],
+            &[
+                "`upstream.url` and `upstream.directory` exclude each other: a domain has one registry",
+            ],
         ),
         (
             "directory = 'ci'\nusername = 'a'\npassword = 's3cret'\nroots = 'a'",
             &[
-                "`upstream.username` has no effect with a `directory`",
-                "`upstream.password` has no effect with a `directory`",
-                "`upstream.roots` has no effect with a `directory`",
+                "`upstream.username` is for a registry at a `url`, and this one is a `directory`",
+                "`upstream.password` is for a registry at a `url`, and this one is a `directory`",
+                "`upstream.roots` is for a registry at a `url`, and this one is a `directory`",
             ],
         ),
         (
             "directory = 'ci'\nauthorization = 'pass'\nredirects = 'follow'",
             &[
-                "`upstream.authorization` has no effect with a `directory`",
-                "`upstream.redirects` has no effect with a `directory`",
+                "`upstream.authorization` is for a registry at a `url`, and this one is a `directory`",
+                "`upstream.redirects` is for a registry at a `url`, and this one is a `directory`",
             ],
         ),
         (
@@ -700,13 +702,13 @@ fn problems_of_stores_say_what_to_write() {
     let three = file("c.example.com", "directory = '../ci'\n");
     let (_, problems) = resolve("", &[&one, &two, &three]);
     insta::assert_snapshot!(problems.render(Colour::Never), @r#"
-    error: `upstream.url` has no effect with a `directory`
+    error: `upstream.url` and `upstream.directory` exclude each other: a domain has one registry
      --> conf.d/a.toml:8:7
       |
     8 | url = 'http://registry:5000'
       |       ^^^^^^^^^^^^^^^^^^^^^^
       |
-      = help: leave one of the two out: `directory` is a registry that moorgate keeps itself
+      = help: leave `directory` out for the registry at `url`, or `url` for one that moorgate keeps itself
 
     error: the directory `ci` is already the store of conf.d/a.toml
      --> conf.d/b.toml:7:13

@@ -220,14 +220,38 @@ fn a_domain_is_a_name() {
         read("'127.0.0.1'", host_name).expect("alias").as_str(),
         "127.0.0.1"
     );
-    assert_eq!(
-        message(read("'https://a.b'", host_name)),
-        "is wrong: the host name is not valid"
-    );
-    assert_eq!(
-        message(read("'*.example.com'", host_name)),
-        "is wrong: the host name is not valid"
-    );
+}
+
+#[test]
+fn what_is_no_name_is_told_by_what_it_is() {
+    let told = |text: &str, read: fn(&DeValue<'_>) -> Result<String, InvalidValue>| {
+        let error = super::tests::read(&format!("'{text}'"), read).expect_err(text);
+        format!("{text} {error}; {}", error.help)
+    };
+    let domain = |value: &DeValue<'_>| domain_name(value).map(|name| name.to_string());
+    let alias = |value: &DeValue<'_>| alias(value).map(|alias| alias.host.to_string());
+    let lines = [
+        told("ci.example.com:5000", domain),
+        told("https://ci.example.com:5000/v2/", domain),
+        told("ci.example.com/v2", alias),
+        told("*.example.com", domain),
+        told("*.example.com", alias),
+        told("bücher.example", domain),
+        told("Bücher.example.", alias),
+        told("a b", domain),
+        told("ü ü", domain),
+    ];
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    ci.example.com:5000 has a port; write domain = "ci.example.com", and the port as an address to listen on: listen = [":5000"]
+    https://ci.example.com:5000/v2/ is a URL, not a name; write the name alone: "ci.example.com"
+    ci.example.com/v2 is a URL, not a name; write the name alone: "ci.example.com"
+    *.example.com is a wildcard, which is no name of a domain; write each name: one in `domain`, the others in `aliases`; a certificate for all of them is asked for by `names` in [tls]
+    *.example.com is a wildcard, which is no name of a domain; write each name: one in `domain`, the others in `aliases`; a certificate for all of them is asked for by `names` in [tls]
+    bücher.example is not in ASCII; write it as DNS and certificates have it: "xn--bcher-kva.example"
+    Bücher.example. is not in ASCII; write it as DNS and certificates have it: "xn--bcher-kva.example."
+    a b is wrong: the host name is not valid; write a DNS name such as "docker-ci.example.com", without scheme, port and path
+    ü ü is wrong: the host name is not valid; write a DNS name such as "docker-ci.example.com", without scheme, port and path
+    "#);
 }
 
 #[test]

@@ -120,24 +120,44 @@ fn groups_may_stand_in_a_file() {
     let bad = "devs alice\nopS!: bob\nx: a\nx: b\ny: @z *\n";
     insta::assert_snapshot!(said("groups_file = '../groups'\n", rule, Some(bad)), @r"
     error: this line is not a group
-    --> /etc/moorgate/groups:1:1
-     = help: write a line like `devs: alice bob`
+     --> /etc/moorgate/groups:1:1
+      |
+    1 | …
+      | ^
+      |
+      = help: write a line like `devs: alice bob`
 
     error: `opS!` is not the name of a group
-    --> /etc/moorgate/groups:2:1
-     = help: call it anything but `authenticated` and `anonymous`, with letters, digits, `.`, `_` and `-`
+     --> /etc/moorgate/groups:2:1
+      |
+    2 | …
+      | ^
+      |
+      = help: call it anything but `authenticated` and `anonymous`, with letters, digits, `.`, `_` and `-`
 
     error: the group `x` is defined twice
-    --> /etc/moorgate/groups:4:1
-     = help: write all of its users on one line
+     --> /etc/moorgate/groups:4:1
+      |
+    4 | …
+      | ^
+      |
+      = help: write all of its users on one line
 
     error: `@z` in the group `y` is not a user name
-    --> /etc/moorgate/groups:5:4
-     = help: write the names of users in the htpasswd file
+     --> /etc/moorgate/groups:5:4
+      |
+    5 | …   
+      |    ^
+      |
+      = help: write the names of users in the htpasswd file
 
     error: `*` in the group `y` is not a user name
-    --> /etc/moorgate/groups:5:7
-     = help: write the names of users in the htpasswd file
+     --> /etc/moorgate/groups:5:7
+      |
+    5 | …      
+      |       ^
+      |
+      = help: write the names of users in the htpasswd file
     ");
 }
 
