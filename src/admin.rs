@@ -69,7 +69,7 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if app.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/readyz" if app.is_ready() => readiness(app).await,
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         // Written on a thread that may block: with many domains these take milliseconds, and this
         // thread serves registry traffic too.
@@ -86,6 +86,15 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
             "there are /healthz, /readyz, /status and /metrics\n",
         ),
     }
+}
+
+/// Whether all stores are there. Asked on a thread that may block, as a network file system may.
+async fn readiness(app: Arc<App>) -> Response<Full<Bytes>> {
+    if run_blocking(move || app.has_all_stores()).await {
+        return text(StatusCode::OK, "ready\n");
+    }
+    let message = "not ready: the directory of a store is not there\n";
+    text(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 /// Whether the Host is an address or localhost: a web page could otherwise read the response

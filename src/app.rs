@@ -282,6 +282,11 @@ impl App {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// Whether the directories of all stores are there. Blocks on the disk.
+    pub fn has_all_stores(&self) -> bool {
+        stores::all_exist(&self.gateway.sites.load())
+    }
+
     /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.workers.connections.len()

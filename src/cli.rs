@@ -7,6 +7,7 @@ pub mod gc;
 pub mod htpasswd;
 pub mod reload;
 pub mod run;
+pub mod store;
 pub mod tokens;
 pub mod unlock;
 
@@ -90,6 +91,11 @@ enum Command {
         #[command(flatten)]
         options: gc::GcOptions,
     },
+    /// Work on the stores of domains that keep the registry themselves.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Make the running moorgate reload its configuration; print the problems if it refuses.
     Reload {
         #[command(flatten)]
@@ -115,6 +121,12 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Compare all stored content with its digests; moorgate may be running.
+    Verify(store::VerifyArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -166,6 +178,7 @@ Examples:
   moorgate certs ca > moorgate-ca.pem
   moorgate explain alice push base/app:v1 --domain docker-ci.example.com
   moorgate gc docker-cache.example.com --dry-run
+  moorgate store verify docker-ci.example.com --repair
   moorgate certs import /etc/letsencrypt --dry-run
   moorgate reload --config /etc/moorgate
   moorgate unlock alice --domain docker-ci.example.com
@@ -223,6 +236,7 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
             gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
         }),
+        Command::Store { command } => store(&config, &command),
         Command::Reload { processes } => reload::run(&config, processes),
         Command::Unlock {
             options,
@@ -236,6 +250,13 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+fn store(config: &Path, command: &StoreCommand) -> anyhow::Result<ExitCode> {
+    let StoreCommand::Verify(arguments) = command;
+    with_snapshot(config, |snapshot| {
+        store::verify(snapshot, arguments, &mut std::io::stdout().lock())
+    })
 }
 
 /// Runs a command that requires a valid configuration.

@@ -3,6 +3,7 @@
 
 mod blobs;
 pub(crate) mod collect;
+mod damage;
 mod error;
 pub(crate) mod file_body;
 mod hash;
@@ -13,10 +14,13 @@ mod lists;
 mod locks;
 mod manifest;
 mod precondition;
+mod promised_size;
+mod publish;
 mod pull_times;
 mod repository;
 mod repository_cache;
 mod uploads;
+pub(crate) mod verify;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,8 +91,18 @@ impl Store {
         }))
     }
 
+    /// Whether a directory has a store.
+    pub(crate) fn is_at(directory: &Path) -> bool {
+        directory.join(layout::REPOSITORIES).is_dir()
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.layout.root()
+    }
+
+    /// Whether the directory is there.
+    pub(crate) fn exists(&self) -> bool {
+        self.layout.exists()
     }
 
     fn repository(&self, name: &RepositoryName) -> Arc<StoredRepository> {
@@ -114,7 +128,8 @@ impl Store {
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        self.lanes.read.run(move || work(&store)).await
+        let job = move || work(&store).map_err(|error| store.layout.explain(error));
+        self.lanes.read.run(job).await
     }
 
     async fn run_write<T: Send + 'static>(
@@ -122,7 +137,8 @@ impl Store {
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        self.lanes.write.run(move || work(&store)).await
+        let job = move || work(&store).map_err(|error| store.layout.explain(error));
+        self.lanes.write.run(job).await
     }
 
     /// Opens a blob. `for_push`: the client asks whether it must push the blob.
@@ -172,14 +188,17 @@ impl Store {
             .run_read(move |store| blobs::open(&store.layout, &source, &wanted))
             .await;
         match opened {
-            Err(StoreError::BlobUnknown | StoreError::DigestUnsupported) => return Ok(false),
+            // Without a mount the client pushes it, which mends a damaged one.
+            Err(
+                StoreError::BlobUnknown | StoreError::DigestUnsupported | StoreError::Damaged(_),
+            ) => return Ok(false),
             opened => opened?,
         };
         let (layout, to) = (self.layout.clone(), name.clone());
         let (from, digest) = (from.clone(), digest.clone());
         self.locks
             .read(name, move |lock| {
-                blobs::mount(&layout, &from, &to, &digest, lock)
+                publish::mount(&layout, &from, &to, &digest, lock)
             })
             .await
     }
@@ -239,7 +258,7 @@ impl Store {
         let (store, digest) = (self.clone(), digest.clone());
         self.locks
             .read(upload.repository, move |lock| {
-                blobs::publish(&store.layout, &name, &digest, verified.path(), lock)?;
+                publish::publish(&store.layout, &name, &digest, verified.path(), lock)?;
                 store.uploads.forget(&id);
                 Ok(())
             })
@@ -267,7 +286,11 @@ impl Store {
         self.run_read(move |store| {
             let repository = store.repository(&name);
             let (index, digest) = repository.find(&reference)?;
-            let bytes = repository.bytes(&digest)?;
+            let bytes = match repository.bytes(&digest) {
+                // A client that asks whether it must push the manifest must do so.
+                Err(StoreError::Damaged(_)) if !pulled => return Err(StoreError::ManifestUnknown),
+                bytes => bytes?,
+            };
             let media_type = index
                 .manifest(&digest)
                 .map(|entry| entry.media_type.clone());
@@ -324,9 +347,14 @@ impl Store {
 
     /// Removes expired uploads and writes pending pull times. Blocks on the disk.
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
-        self.uploads.expire()?;
+        if !self.exists() {
+            return Err(StoreError::StorageMissing);
+        }
+        let expired = self.uploads.expire();
         self.pull_times
-            .flush(&self.layout, |name| self.repository_uncached(name).index())
+            .flush(&self.layout, |name| self.repository_uncached(name).index())?;
+        expired?;
+        Ok(())
     }
 
     /// The end of the last scheduled collection, by this or another process.

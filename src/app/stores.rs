@@ -22,7 +22,7 @@ pub(super) fn maintain(sites: &Sites) {
                 "store maintenance failed"
             );
         }
-        if is_due(settings, store.collected_at(), SystemTime::now()) {
+        if store.exists() && is_due(settings, store.collected_at(), SystemTime::now()) {
             collect(domain, store, settings);
         }
     }
@@ -40,6 +40,10 @@ pub(super) fn flush(sites: &Sites) {
             );
         }
     }
+}
+
+pub(super) fn all_exist(sites: &Sites) -> bool {
+    all(sites).all(|(_, store, _)| store.exists())
 }
 
 fn all(sites: &Sites) -> impl Iterator<Item = (&Arc<Site>, &Arc<Store>, &StoreSettings)> {
@@ -70,14 +74,20 @@ fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
         tracing::error!(domain, %error, "time of the collection cannot be stored");
     }
     match collected {
-        Ok(collected) => tracing::info!(
-            domain,
-            manifests = collected.manifests,
-            blobs = collected.blobs,
-            uploads = collected.uploads,
-            bytes = collected.bytes,
-            "garbage collected"
-        ),
+        Ok(collected) => {
+            for failed in &collected.failed {
+                let (repository, error) = (&failed.repository, &failed.error);
+                tracing::error!(domain, %repository, error, "repository not collected");
+            }
+            tracing::info!(
+                domain,
+                manifests = collected.manifests,
+                blobs = collected.blobs,
+                uploads = collected.uploads,
+                bytes = collected.bytes,
+                "garbage collected"
+            );
+        }
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(domain, error, "garbage collection failed");

@@ -29,8 +29,10 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let settings = settings(snapshot, domain)?;
     let directory = settings.directory.display();
-    if !settings.directory.exists() {
-        bail!("{directory} is not there: nothing was ever pushed to {domain}");
+    if !Store::is_at(&settings.directory) {
+        bail!(
+            "{directory} is not there: nothing was ever pushed to {domain}, or it is not mounted"
+        );
     }
     let store = Store::open(settings.directory.clone())
         .with_context(|| format!("{directory} cannot be used"))?;
@@ -48,10 +50,22 @@ pub fn run(
     } else {
         writeln!(out, "{}", summary(&collected, options.dry_run))?;
     }
+    for failed in &collected.failed {
+        eprintln!(
+            "moorgate: {} was not collected: {}",
+            failed.repository, failed.error
+        );
+    }
+    if !collected.failed.is_empty() {
+        bail!("{} repositories were not collected", collected.failed.len());
+    }
     Ok(())
 }
 
-fn settings<'a>(snapshot: &'a Snapshot, domain: &str) -> anyhow::Result<&'a StoreSettings> {
+pub(super) fn settings<'a>(
+    snapshot: &'a Snapshot,
+    domain: &str,
+) -> anyhow::Result<&'a StoreSettings> {
     let Some(host) = snapshot
         .domains
         .iter()
@@ -79,7 +93,8 @@ fn summary(collected: &CollectionSummary, dry_run: bool) -> String {
         uploads,
         repositories,
         bytes,
-    } = *collected;
+        failed: _,
+    } = collected;
     let verb = if dry_run { "would remove" } else { "removed" };
     let mebibytes = bytes.div_ceil(1 << 20);
     format!(

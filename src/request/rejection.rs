@@ -377,7 +377,13 @@ impl Rejection {
             StoreError::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
             StoreError::Locked | StoreError::Overloaded => return Self::store_is_busy(error),
             StoreError::TooManyUploads => return Self::too_many_uploads(error),
-            StoreError::Full(_) | StoreError::Io(_) => return Self::store_fails(error),
+            // The store reports each damaged file once.
+            StoreError::Damaged(_) | StoreError::IndexDamaged(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown)
+            }
+            StoreError::Full(_) | StoreError::Io(_) | StoreError::StorageMissing => {
+                return Self::store_fails(error);
+            }
         };
         Self::new(status, code, error.to_string())
     }

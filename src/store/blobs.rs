@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::error::StoreError;
 use super::hash::DigestAlgorithm;
 use super::layout::{RepositoryLock, StoreLayout, if_exists, sync_directory};
+use super::promised_size;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
@@ -21,7 +22,7 @@ pub(crate) struct OpenBlob {
 }
 
 /// The file name extension of a blob while a collection decides whether to remove it.
-const REMOVED_EXTENSION: &str = "removed";
+pub(super) const REMOVED_EXTENSION: &str = "removed";
 
 /// The age at which a use updates the modification time of a blob: far below any grace period of
 /// the collection, and high enough that reads rarely write.
@@ -33,8 +34,14 @@ pub(super) fn open(
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<OpenBlob, StoreError> {
-    let file = if_exists(File::open(layout.blob(name, digest)?))?.ok_or(StoreError::BlobUnknown)?;
+    let path = layout.blob(name, digest)?;
+    let file = if_exists(File::open(&path))?.ok_or(StoreError::BlobUnknown)?;
     let size = file.metadata()?.len();
+    if let Some(promised) = promised_size::read(&file).filter(|promised| *promised != size) {
+        let what = format!("it has {size} bytes instead of {promised}; a push of it mends it");
+        layout.damage.found(&path, &what);
+        return Err(StoreError::Damaged(digest.clone()));
+    }
     Ok(OpenBlob { file, size })
 }
 
@@ -45,7 +52,11 @@ pub(super) fn open_for_push(
     name: &RepositoryName,
     digest: &Digest,
 ) -> Result<OpenBlob, StoreError> {
-    let blob = open(layout, name, digest)?;
+    let blob = match open(layout, name, digest) {
+        // The client must push it.
+        Err(StoreError::Damaged(_)) => return Err(StoreError::BlobUnknown),
+        blob => blob?,
+    };
     if touch(&blob.file)? && if_exists(std::fs::metadata(layout.blob(name, digest)?))?.is_none() {
         // A collection renamed it before it could see the new modification time.
         return Err(StoreError::BlobUnknown);
@@ -74,64 +85,8 @@ pub(super) fn is_older(data: &Metadata, than: Duration) -> bool {
         .is_ok_and(|at| at.elapsed().unwrap_or_default() >= than)
 }
 
-/// Moves a complete, synced file into a repository. `_lock` may be shared.
-pub(super) fn publish(
-    layout: &StoreLayout,
-    name: &RepositoryName,
-    digest: &Digest,
-    file: &Path,
-    _lock: &RepositoryLock,
-) -> Result<(), StoreError> {
-    let blob = layout.blob(name, digest)?;
-    let shared = layout.shared_blob(digest)?;
-    share(file, &shared)?;
-    // The file itself is moved if there is no shared link (a collection removed it, or the file
-    // system has no hard links), or if a disk failure left one of another length.
-    if !link(&shared, &blob)? || !is_as_long(&blob, file)? {
-        std::fs::rename(file, &blob)?;
-    }
-    finish(&blob)?;
-    if_exists(std::fs::remove_file(file))?;
-    Ok(())
-}
-
-/// Links a blob of one repository into another, whose `_lock` may be shared. Returns whether the
-/// blob exists.
-pub(super) fn mount(
-    layout: &StoreLayout,
-    from: &RepositoryName,
-    to: &RepositoryName,
-    digest: &Digest,
-    _lock: &RepositoryLock,
-) -> Result<bool, StoreError> {
-    let source = layout.blob(from, digest)?;
-    let blob = layout.blob(to, digest)?;
-    let linked = link(&source, &blob)?;
-    if linked {
-        finish(&blob)?;
-    }
-    Ok(linked)
-}
-
-/// Links the content below `blobs/`, unless a usable link exists.
-fn share(file: &Path, shared: &Path) -> io::Result<()> {
-    // A disk failure may have left another length.
-    if link(file, shared)? && !is_as_long(shared, file)? {
-        if_exists(std::fs::remove_file(shared))?;
-        link(file, shared)?;
-    }
-    Ok(())
-}
-
-/// Whether the file of a name is as long as another file, or is gone.
-fn is_as_long(name: &Path, file: &Path) -> io::Result<bool> {
-    let there = if_exists(std::fs::metadata(name))?;
-    let size = std::fs::metadata(file)?.len();
-    Ok(there.is_none_or(|there| there.len() == size))
-}
-
 /// Creates a hard link. Returns whether the link exists, new or not.
-fn link(file: &Path, name: &Path) -> io::Result<bool> {
+pub(super) fn link(file: &Path, name: &Path) -> io::Result<bool> {
     match std::fs::hard_link(file, name) {
         Ok(()) => Ok(true),
         Err(error) => match error.kind() {
@@ -147,7 +102,7 @@ fn link(file: &Path, name: &Path) -> io::Result<bool> {
 }
 
 /// Syncs the link and the modification time of a blob that was just linked.
-fn finish(blob: &Path) -> io::Result<()> {
+pub(super) fn finish(blob: &Path) -> io::Result<()> {
     touch(&File::open(blob)?)?;
     sync_directory(blob.parent().unwrap_or(Path::new("/")))
 }
@@ -244,6 +199,3 @@ pub(super) fn recover(repository: &Path, _lock: &RepositoryLock) -> io::Result<(
 pub(super) fn has_one_name(data: &Metadata) -> bool {
     data.nlink() == 1
 }
-
-#[cfg(test)]
-mod tests;

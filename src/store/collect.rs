@@ -20,7 +20,7 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
 /// What a collection removed, or would remove.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct CollectionSummary {
     /// Manifests that nothing pointed at.
     pub(crate) manifests: usize,
@@ -32,6 +32,16 @@ pub(crate) struct CollectionSummary {
     pub(crate) repositories: usize,
     /// What that frees on the disk.
     pub(crate) bytes: u64,
+    /// Repositories that were left as they are: damaged, locked, or on a disk that fails.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failed: Vec<FailedRepository>,
+}
+
+/// A repository that was not collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FailedRepository {
+    pub(crate) repository: String,
+    pub(crate) error: String,
 }
 
 /// How a collection is done.
@@ -52,6 +62,9 @@ impl Store {
         &self,
         collection: CollectionOptions,
     ) -> Result<CollectionSummary, StoreError> {
+        if !self.exists() {
+            return Err(StoreError::StorageMissing);
+        }
         let uploads = if collection.dry_run {
             self.uploads.count_expired()?
         } else {
@@ -63,7 +76,6 @@ impl Store {
         };
         // Of a dry run only, which leaves the names where they are.
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
-        let mut failed = None;
         for name in self.names()? {
             match self.collect_repository(&name, collection, &mut collected) {
                 Ok(gone) if collection.dry_run => gone
@@ -71,7 +83,14 @@ impl Store {
                     .for_each(|digest| *names_lost.entry(digest).or_default() += 1),
                 Ok(_) => {}
                 // The others are collected all the same.
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error);
+                    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                    collected.failed.push(FailedRepository {
+                        repository: name.to_string(),
+                        error: format!("{error}{cause}"),
+                    });
+                }
             }
         }
         blobs::each(self.layout.root(), |found| {
@@ -79,7 +98,7 @@ impl Store {
             collected.bytes += self.collect_shared(&found, lost, collection)?;
             Ok::<_, StoreError>(())
         })?;
-        failed.map_or(Ok(collected), Err)
+        Ok(collected)
     }
 
     /// Collects a repository, which is locked meanwhile. Returns the digests of the removed blobs.
@@ -174,11 +193,10 @@ impl RepositoryCollector<'_> {
             blobs::recover(&self.path, self.lock)?;
         }
         let Some(manifests) = self.parse_manifests(&index)? else {
-            let repository = self.repository.name().as_str();
-            tracing::warn!(
-                repository,
-                "repository not collected: it has a manifest that cannot be read"
-            );
+            collected.failed.push(FailedRepository {
+                repository: self.repository.name().to_string(),
+                error: "a manifest cannot be read".to_owned(),
+            });
             return Ok(Vec::new());
         };
         let (found, kept) = self.remove_manifests(&index, &manifests)?;

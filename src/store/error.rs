@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 
 use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
 
 /// An error of the store. Clients see its text.
@@ -57,6 +58,14 @@ pub(crate) enum StoreError {
     /// The queue for disk work is full.
     #[error("the registry is overloaded")]
     Overloaded,
+    /// What is on the disk is not what its digest or its recorded size promises.
+    #[error("the stored content of {0} is damaged: push it again")]
+    Damaged(Digest),
+    #[error("the index of the repository {0} is damaged")]
+    IndexDamaged(RepositoryName),
+    /// The directory of the store has gone, or its file system is not mounted.
+    #[error("the storage of the registry is not there")]
+    StorageMissing,
     /// The user has the maximum number of open upload sessions.
     #[error("too many open uploads: finish or cancel some of them")]
     TooManyUploads,

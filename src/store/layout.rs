@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::damage::DamageReports;
 use super::error::StoreError;
 use super::hash::DigestAlgorithm;
 use crate::registry::digest::Digest;
@@ -21,17 +22,20 @@ use crate::state_file::{
 #[derive(Clone, Debug)]
 pub(super) struct StoreLayout {
     root: PathBuf,
+    pub(super) damage: DamageReports,
 }
 
 /// The file that every image layout has (OCI image specification, "Image Layout").
 const LAYOUT_FILE: &str = "oci-layout";
 const LAYOUT_FILE_CONTENT: &str = "{\"imageLayoutVersion\":\"1.0.0\"}\n";
+pub(super) const REPOSITORIES: &str = "repositories";
 pub(super) const INDEX_FILE: &str = "index.json";
 
 impl StoreLayout {
     /// Creates the directory if it does not exist.
     pub(super) fn create(root: PathBuf) -> io::Result<Self> {
-        let layout = Self { root };
+        let damage = DamageReports::default();
+        let layout = Self { root, damage };
         for directory in [
             layout.repositories(),
             layout.root.join("uploads"),
@@ -49,8 +53,30 @@ impl StoreLayout {
         &self.root
     }
 
+    /// Whether the directory is there: it may be a mount point of a file system that is not mounted.
+    pub(super) fn exists(&self) -> bool {
+        self.repositories().is_dir()
+    }
+
+    /// The reason why something is not there: perhaps all of the store has gone.
+    pub(super) fn explain(&self, error: StoreError) -> StoreError {
+        let is_missing = match &error {
+            StoreError::RepositoryUnknown
+            | StoreError::BlobUnknown
+            | StoreError::ManifestUnknown
+            | StoreError::UploadUnknown
+            | StoreError::Missing(_) => true,
+            StoreError::Io(error) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        };
+        if is_missing && !self.exists() {
+            return StoreError::StorageMissing;
+        }
+        error
+    }
+
     pub(super) fn repositories(&self) -> PathBuf {
-        self.root.join("repositories")
+        self.root.join(REPOSITORIES)
     }
 
     pub(super) fn repository(&self, name: &RepositoryName) -> PathBuf {
@@ -107,6 +133,18 @@ impl StoreLayout {
         timeout: Duration,
     ) -> io::Result<RepositoryLock> {
         self.lock_or_create(name, LockMode::Shared, timeout)
+    }
+
+    /// As [`Self::lock_shared`], but returns `None` for a repository that does not exist or is
+    /// locked by a writer.
+    pub(super) fn try_lock_shared(
+        &self,
+        name: &RepositoryName,
+    ) -> io::Result<Option<RepositoryLock>> {
+        match lock(&self.repository(name), LockMode::Shared, Instant::now()) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+            locked => locked,
+        }
     }
 
     /// As [`Self::lock_shared`], for any change: nobody else has a lock.

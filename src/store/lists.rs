@@ -117,6 +117,8 @@ impl Store {
         match self.repository_uncached(name).is_empty() {
             Ok(is_empty) => !is_empty,
             Err(StoreError::RepositoryUnknown) => false,
+            // It is reported where it is found.
+            Err(StoreError::IndexDamaged(_)) => true,
             Err(error) => {
                 let (repository, error) = (name.as_str(), &error as &dyn std::error::Error);
                 tracing::error!(repository, error, "repository index cannot be read");
@@ -163,7 +165,7 @@ impl Store {
     ) -> Result<Vec<u8>, StoreError> {
         let repository = self.repository(name);
         let index = match repository.index() {
-            Err(StoreError::RepositoryUnknown) => Arc::default(),
+            Err(StoreError::RepositoryUnknown) if self.exists() => Arc::default(),
             other => other?,
         };
         let mut found = Vec::new();

@@ -154,10 +154,12 @@ impl RepositoryLocks {
         loop {
             let layout = self.layout.clone();
             let attempt = self.lanes.write.run(move || {
-                let Some(lock) = if_free(try_lock(&layout, &head.name))? else {
+                let locked = if_free(try_lock(&layout, &head.name));
+                let locked = locked.map_err(|error| layout.explain(error.into()))?;
+                let Some(lock) = locked else {
                     return Ok(ControlFlow::Continue((head, work)));
                 };
-                let done = work(lock);
+                let done = work(lock).map_err(|error| layout.explain(error));
                 drop(head.key);
                 done.map(ControlFlow::Break)
             });

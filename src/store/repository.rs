@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::blobs;
 use super::error::StoreError;
-use super::hash::DigestAlgorithm;
+use super::hash::{self, DigestAlgorithm};
 use super::index::{self, ManifestEntry, RepositoryIndex};
 use super::layout::{INDEX_FILE, RepositoryLock, StoreLayout, if_exists};
 use super::manifest::{self, Descriptor, ParsedManifest};
@@ -160,12 +160,11 @@ impl StoredRepository {
         }
         let path = self.path().join(INDEX_FILE);
         let file = if_exists(File::open(&path))?.ok_or(StoreError::RepositoryUnknown)?;
-        index::is_empty_file(io::BufReader::new(file))
-            .map_err(|error| damaged(&path, &error).into())
+        index::is_empty_file(io::BufReader::new(file)).map_err(|error| self.damaged(&path, &error))
     }
 
-    /// The current index. Errors: `RepositoryUnknown` if there is no index file; `Io` if it is
-    /// damaged.
+    /// The current index. Errors: `RepositoryUnknown` if there is no index file;
+    /// `IndexDamaged`.
     pub(super) fn index(&self) -> Result<Arc<RepositoryIndex>, StoreError> {
         let path = self.path().join(INDEX_FILE);
         let mut read = lock(&self.read);
@@ -179,7 +178,9 @@ impl StoredRepository {
             *read = None;
             return Err(StoreError::RepositoryUnknown);
         };
-        let mut index = RepositoryIndex::parse(&bytes).map_err(|error| damaged(&path, &error))?;
+        let mut index =
+            RepositoryIndex::parse(&bytes).map_err(|error| self.damaged(&path, &error))?;
+        self.layout.damage.mended(&path);
         self.list_children(&mut index)?;
         let index = Arc::new(index);
         // Cached only if the file was not replaced meanwhile: another file has another inode.
@@ -187,6 +188,12 @@ impl StoredRepository {
             .filter(|before| Fingerprint::from_path(&path) == Some(*before))
             .map(|f| (f, index.clone()));
         Ok(index)
+    }
+
+    fn damaged(&self, index: &Path, error: &serde_json::Error) -> StoreError {
+        let what = format!("{error}; restore it from a backup");
+        self.layout.damage.found(index, &what);
+        StoreError::IndexDamaged(self.name.clone())
     }
 
     /// Adds the manifests of image indexes: other tools list only the image index itself. Its
@@ -223,9 +230,10 @@ impl StoredRepository {
         let media_type = if manifest::is_manifest(&child.media_type) {
             child.media_type.clone()
         } else if child.media_type.is_empty() && size <= MAX_UNTYPED_MANIFEST {
-            match ParsedManifest::read(None, &self.bytes(&child.digest)?) {
-                Ok(document) => document.media_type,
-                Err(_) => return Ok(None),
+            let entry = ManifestEntry::new(String::new(), size, None);
+            match self.document(&child.digest, &entry)? {
+                Some(document) => document.media_type,
+                None => return Ok(None),
             }
         } else {
             return Ok(None);
@@ -342,7 +350,7 @@ impl StoredRepository {
     fn write_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
         if let Some(file) = if_exists(File::open(&path))?
-            && file.metadata()?.len() == bytes.len() as u64
+            && has_content(&file, bytes)?
         {
             blobs::touch(&file)?;
             return Ok(());
@@ -356,6 +364,8 @@ impl StoredRepository {
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(&path).map_err(|error| error.error)?;
+        lock(&self.referrers).remove(digest);
+        self.layout.damage.mended(&path);
         Ok(super::layout::sync_directory(directory)?)
     }
 
@@ -401,9 +411,17 @@ impl StoredRepository {
     }
 
     /// The bytes of a manifest.
+    ///
+    /// Errors: `ManifestUnknown`; `Damaged` if they are not those of the digest.
     pub(super) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
-        if_exists(std::fs::read(path))?.ok_or(StoreError::ManifestUnknown)
+        let bytes = if_exists(std::fs::read(&path))?.ok_or(StoreError::ManifestUnknown)?;
+        if !hash::is_digest_of(digest, &bytes) {
+            let what = "the manifest does not match its digest; a push of it mends it";
+            self.layout.damage.found(&path, what);
+            return Err(StoreError::Damaged(digest.clone()));
+        }
+        Ok(bytes)
     }
 
     /// Deletes a tag, or a manifest with its tags. `lock` must be exclusive.
@@ -469,7 +487,8 @@ impl StoredRepository {
         Ok(None)
     }
 
-    /// The parsed manifest. `None`: another tool listed it, but it is missing or not valid.
+    /// The parsed manifest. `None`: another tool listed it, but it is missing or not valid, or it is
+    /// damaged.
     pub(super) fn document(
         &self,
         digest: &Digest,
@@ -477,7 +496,11 @@ impl StoredRepository {
     ) -> Result<Option<ParsedManifest>, StoreError> {
         match self.bytes(digest) {
             Ok(bytes) => Ok(ParsedManifest::read(Some(&entry.media_type), &bytes).ok()),
-            Err(StoreError::ManifestUnknown | StoreError::DigestUnsupported) => Ok(None),
+            Err(
+                StoreError::ManifestUnknown
+                | StoreError::DigestUnsupported
+                | StoreError::Damaged(_),
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -514,6 +537,15 @@ impl StoredRepository {
     }
 }
 
+fn has_content(mut file: &File, content: &[u8]) -> io::Result<bool> {
+    if file.metadata()?.len() != content.len() as u64 {
+        return Ok(false);
+    }
+    let mut existing = Vec::with_capacity(content.len());
+    // A disk error in the existing content is damage.
+    Ok(file.read_to_end(&mut existing).is_ok() && existing == content)
+}
+
 fn check_reference(
     descriptor: &Descriptor,
     found: Option<u64>,
@@ -540,11 +572,6 @@ fn check_reference(
 /// The largest file that is read to see whether it is a manifest where no media type says so: that
 /// of the largest manifest that common clients pull.
 const MAX_UNTYPED_MANIFEST: u64 = 4 << 20;
-
-fn damaged(path: &Path, error: &serde_json::Error) -> io::Error {
-    let message = format!("{} is damaged: {error}", path.display());
-    io::Error::new(io::ErrorKind::InvalidData, message)
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic leaves no partial value: values are inserted as a whole.

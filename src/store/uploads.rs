@@ -26,6 +26,7 @@ use super::error::StoreError;
 use super::hash::DigestAlgorithm;
 use super::lanes::{DiskJob, Lanes};
 use super::layout::{StoreLayout, if_exists};
+use super::promised_size;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
@@ -131,6 +132,10 @@ impl Uploads {
         let path = directory.join(id.as_str());
         // The expiry of sessions removes empty directories.
         while if_exists(File::create_new(&path))?.is_none() {
+            // Not to be created: it may be a mount point.
+            if !self.layout.exists() {
+                return Err(StoreError::StorageMissing);
+            }
             if_exists(crate::state_file::private_directory(&directory))?;
         }
         self.sessions
@@ -318,6 +323,7 @@ impl Uploads {
             self.remove(id, &received.session)?;
             return Err(StoreError::DigestMismatch);
         }
+        promised_size::record(file)?;
         if let Err(error) = file.sync_data() {
             self.discard(id, &received.session);
             return Err(error.into());
@@ -355,7 +361,11 @@ impl Uploads {
         }
         let uploads = self.clone();
         let (name, id) = (upload.repository.clone(), upload.id.clone());
-        let session = lanes.read.run(move || uploads.find(&name, &id)).await?;
+        let find = move || {
+            let found = uploads.find(&name, &id);
+            found.map_err(|error| uploads.layout.explain(error))
+        };
+        let session = lanes.read.run(find).await?;
         let token = session.take_over();
         // The cancelled request may still write a batch, or commit.
         let file = tokio::time::timeout(SESSION_LOCK_TIMEOUT, session.content.clone().lock_owned());

@@ -17,6 +17,7 @@ mod pulls;
 mod uploads;
 
 // What may happen to it.
+mod damage;
 mod full_disk;
 mod garbage;
 mod kills;

@@ -1,6 +1,9 @@
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::*;
+use crate::store::blobs::*;
+use crate::store::hash::DigestAlgorithm;
 
 struct BlobDirectory {
     directory: tempfile::TempDir,

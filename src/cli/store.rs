@@ -1,0 +1,104 @@
+//! `moorgate store verify`: compares the content of stores with its digests, also while moorgate
+//! runs.
+
+use std::io::Write;
+
+use anyhow::{Context, bail};
+
+use super::gc;
+use crate::config::snapshot::Snapshot;
+use crate::config::vhost::StoreSettings;
+use crate::store::Store;
+use crate::store::verify::{self, DamageOutcome, VerifyOptions, VerifyReport};
+
+/// Arguments of `moorgate store verify`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VerifyArguments {
+    /// Only the store of this domain; all stores by default.
+    domain: Option<String>,
+    /// Replace damaged content where another repository has it, and remove the rest: the next push
+    /// brings it.
+    #[arg(long)]
+    repair: bool,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Verifies stores. Fails if something is still not right afterwards.
+pub fn verify(
+    snapshot: &Snapshot,
+    arguments: &VerifyArguments,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let mut all = VerifyReport::default();
+    for settings in stores(snapshot, arguments.domain.as_deref())? {
+        let directory = settings.directory.display();
+        if !Store::is_at(&settings.directory) {
+            bail!("{directory} is not there: nothing was ever pushed, or it is not mounted");
+        }
+        let store = Store::open(settings.directory.clone())
+            .with_context(|| format!("{directory} cannot be used"))?;
+        let options = VerifyOptions {
+            repair: arguments.repair,
+            missing: settings.missing,
+        };
+        let verified = verify::verify(&store, options);
+        let report = verified.with_context(|| format!("{directory} cannot be verified"))?;
+        all.blobs += report.blobs;
+        all.bytes += report.bytes;
+        all.damage.extend(report.damage);
+    }
+    if arguments.json {
+        serde_json::to_writer_pretty(&mut *out, &all)?;
+        writeln!(out)?;
+    } else {
+        print(&all, out)?;
+    }
+    let left = all.damage.iter();
+    let left = left.filter(|damage| damage.outcome != DamageOutcome::Replaced);
+    match left.count() {
+        0 => Ok(()),
+        count => bail!("{count} problems are left"),
+    }
+}
+
+/// The stores to be verified, each once: domains may share one.
+fn stores<'a>(
+    snapshot: &'a Snapshot,
+    domain: Option<&str>,
+) -> anyhow::Result<Vec<&'a StoreSettings>> {
+    if let Some(domain) = domain {
+        return Ok(vec![gc::settings(snapshot, domain)?]);
+    }
+    let domains = snapshot.domains.iter();
+    let mut stores: Vec<_> = domains.filter_map(|host| host.registry.store()).collect();
+    if stores.is_empty() {
+        bail!("no domain has a store of its own");
+    }
+    stores.sort_by(|one, other| one.directory.cmp(&other.directory));
+    stores.dedup_by(|one, other| one.directory == other.directory);
+    Ok(stores)
+}
+
+fn print(report: &VerifyReport, out: &mut impl Write) -> std::io::Result<()> {
+    for damage in &report.damage {
+        let outcome = match damage.outcome {
+            DamageOutcome::Found => "",
+            DamageOutcome::Replaced => " (replaced)",
+            DamageOutcome::Removed => " (removed: push it again)",
+        };
+        writeln!(out, "{}: {}{outcome}", damage.path, damage.problem)?;
+    }
+    let VerifyReport {
+        blobs,
+        bytes,
+        damage,
+    } = report;
+    let mebibytes = bytes.div_ceil(1 << 20);
+    let problems = damage.len();
+    writeln!(
+        out,
+        "verified {blobs} files, {mebibytes} MiB: {problems} problems"
+    )
+}
