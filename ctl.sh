@@ -14,7 +14,8 @@ usage: ./ctl.sh COMMAND
 
   start      build, make state/ and its passwords once, start moorgate
   stop       end moorgate once its transfers are done
-  restart    build, check the configuration, stop, start
+  restart    build, check all that a start needs, then replace the process; the old
+             one finishes its transfers
   logs [-f]  the last lines of the log; -f follows it
   ps         what runs, and on which ports; fails when moorgate does not run
   debug      run in the foreground with a detailed log; Ctrl-C ends it
@@ -76,11 +77,16 @@ start() {
         return
     fi
     prepare
+    start_prepared
+}
+
+start_prepared() {
     say "starting moorgate"
     start_process
     if ! wait_until_ready; then
         show_log
-        stop_process 10 || true
+        stop_process || true
+        wait_for_draining 10 || true
         die "moorgate did not get ready"
     fi
     save_ca
@@ -89,23 +95,39 @@ start() {
 
 stop() {
     own_state
-    pid_of_moorgate >/dev/null || { say "nothing is running" && return; }
-    stop_process "$stop_seconds" || die "moorgate has not ended"
+    if pid_of_moorgate >/dev/null; then
+        stop_process
+    elif [[ -n $(draining) ]]; then
+        # Asked for twice.
+        end_draining
+    else
+        say "nothing is running" && return
+    fi
+    wait_for_draining "$stop_seconds" || die "moorgate has not ended"
     say "stopped"
 }
 
-# Builds and checks first: what cannot start leaves the old one running.
+# All that can refuse comes first: what cannot start leaves the old one running. That one finishes its transfers
+# while the new one serves.
 restart() {
     own_state
-    find_binary
-    if pid_of_moorgate >/dev/null; then check_configuration "; the one that runs goes on"; fi
-    stop
-    start
+    lock_state
+    prepare "; the one that runs goes on"
+    local pid
+    if pid=$(pid_of_moorgate); then
+        stop_process
+        wait_for_free_ports || die "moorgate (pid $pid) still holds its ports: ./ctl.sh stop, then start"
+    fi
+    start_prepared
+    if [[ -n $(draining) ]]; then
+        pid=$(draining | paste -sd ' ')
+        say "the previous process finishes its transfers (pid $pid). To end them now: kill $pid"
+    fi
 }
 
 ps() {
     own_state
-    local pid what=stopped ports
+    local pid what=stopped ports old
     if find_built_binary; then read_listeners; fi
     ports=$(addresses | paste -sd ' ')
     if pid=$(pid_of_moorgate); then
@@ -113,6 +135,9 @@ ps() {
         if is_ready; then what=ready; fi
     fi
     printf '%-16s %8s  %-12s %s\n' NAME PID STATE PORTS moorgate "${pid:--}" "$what" "${ports:--}"
+    for old in $(draining); do
+        printf '%-16s %8s  %-12s %s\n' moorgate "$old" draining -
+    done
     [[ $what != stopped ]]
 }
 
@@ -177,12 +202,12 @@ bench_command() {
 
 # -- before a start ----------------------------------------------------------------------------------------------------
 
-# Everything that must be there before the first process starts.
+# Everything that must be there before the first process starts. $1: what else is to be said of a refusal.
 prepare() {
     need curl:curl
     find_binary
     make_credentials
-    check_configuration
+    check_configuration "${1:-}"
     read_listeners
     [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: it tells when moorgate is ready"
 }
@@ -299,32 +324,69 @@ start_process() {
     echo $! >"$run/moorgate.pid"
 }
 
-# The pid, if it runs. The pid file alone proves nothing, since the number may be another's by now; a
-# process that has ended without being collected yet has no command line.
+# The pid, if it runs and serves.
 pid_of_moorgate() {
-    local pid command
+    local pid
     pid=$(cat "$run/moorgate.pid" 2>/dev/null) || return 1
-    [[ $pid =~ ^[0-9]+$ ]] || return 1
-    command=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || return 1
-    [[ $command == *" $arguments " ]] || return 1
-    echo "$pid"
+    is_moorgate "$pid" && echo "$pid"
 }
 
-# stop_process SECONDS
+# A pid in a file proves nothing, since the number may be another's by now; a process that has ended without being
+# collected yet has no command line.
+is_moorgate() {
+    local command
+    [[ $1 =~ ^[0-9]+$ ]] || return 1
+    command=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") || return 1
+    [[ $command == *" $arguments " ]]
+}
+
+# The processes that take no more connections and finish their transfers, one a line.
+draining() {
+    local pid
+    while read -r pid; do
+        if is_moorgate "$pid"; then echo "$pid"; fi
+    done < <(cat "$run/draining" 2>/dev/null)
+}
+
+# Makes the process that serves drain.
 stop_process() {
-    local seconds=$1 pid since=$SECONDS told=no
+    local pid others
     pid=$(pid_of_moorgate) || return 0
     kill -TERM "$pid" || return 1
-    while pid_of_moorgate >/dev/null; do
+    others=$(draining)
+    printf '%s\n' ${others:+"$others"} "$pid" >"$run/draining"
+    rm -f -- "$run/moorgate.pid"
+}
+
+# A second signal closes all connections.
+end_draining() {
+    local pid
+    for pid in $(draining); do kill -TERM "$pid" || true; done
+}
+
+# wait_for_draining SECONDS
+wait_for_draining() {
+    local seconds=$1 since=$SECONDS told=no pids
+    while pids=$(draining | paste -sd ' ') && [[ -n $pids ]]; do
         if ((SECONDS - since >= seconds)); then return 1; fi
         if ((SECONDS - since >= 3)) && [[ $told == no ]]; then
-            say "moorgate (pid $pid) takes no more connections and finishes the transfers that are running."
+            say "moorgate (pid $pids) takes no more connections and finishes the transfers that are running."
             say "Waiting for that, up to [timeouts] drain (1 h). To end them now, in another terminal: ./ctl.sh stop"
             told=yes
         fi
         sleep 0.1
     done
-    rm -f -- "$run/moorgate.pid"
+    rm -f -- "$run/draining"
+}
+
+# What a start would stumble over includes ports that are in use.
+wait_for_free_ports() {
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        if "$binary" check --config "$root" >/dev/null 2>&1; then return; fi
+        sleep 0.1
+    done
+    return 1
 }
 
 # False once the time is over or the process has ended.

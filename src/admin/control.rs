@@ -183,9 +183,11 @@ async fn reload(app: &Arc<App>) -> ControlReply {
     };
     error.log_reload();
     let text = error.text();
+    let unused = "the new configuration is not used";
     match error {
-        StartError::Configuration(_) => ControlReply::refused(text),
-        _ => ControlReply::failed(format!("the new configuration is not used: {text}")),
+        StartError::Configuration(_) => ControlReply::refused(format!("{unused}:\n{text}")),
+        StartError::System(_) => ControlReply::failed(format!("{unused}:\n{text}")),
+        _ => ControlReply::failed(format!("{unused}: {text}")),
     }
 }
 

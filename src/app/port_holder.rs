@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use rustix::process::Pid;
+
 /// A process that listens on an address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PortHolder {
@@ -35,6 +37,11 @@ pub(super) fn holder(address: SocketAddr) -> Option<PortHolder> {
             name: name().trim().to_owned(),
         })
     })
+}
+
+/// Whether this user may see which files a process has open.
+pub(super) fn is_visible(pid: Pid) -> bool {
+    std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_pid())).is_ok()
 }
 
 /// The inodes of the sockets in a table of proc_pid_net(5) that listen on `address` or overlap it.

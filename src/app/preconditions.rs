@@ -9,7 +9,7 @@ use rustix::process::Pid;
 
 use super::listen_problem::listen_problem;
 use super::listeners::configured_listeners;
-use super::port_holder::{PortHolder, holder};
+use super::port_holder::{PortHolder, holder, is_visible};
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::listen::socket;
@@ -48,11 +48,11 @@ pub(crate) fn missing_addresses(snapshot: &Snapshot, running: &[Pid]) -> Problem
     problems
 }
 
-/// Without rights to see whose the socket is, it is taken for the running process's.
+/// Without rights to see what a running process has open, the socket is taken for its own.
 fn is_held_by(holder: Option<&PortHolder>, running: &[Pid]) -> bool {
     let mut running = running.iter();
     match holder {
-        None => running.next().is_some(),
+        None => running.any(|pid| !is_visible(*pid)),
         Some(holder) => running.any(|pid| holder.pid == pid.as_raw_pid()),
     }
 }

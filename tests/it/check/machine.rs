@@ -144,6 +144,7 @@ async fn a_reload_that_lacks_an_address_shows_where_it_is_named() {
     let said = masked(said).replace(&port, &"P".repeat(port.len()));
     assert_eq!(status, Some(1), "{said}");
     insta::assert_snapshot!(said, @r#"
+    process PID (DIR): the new configuration is not used:
     error: cannot listen on 127.0.0.1:PPPPP: already in use by NAME (pid PID)
      --> DIR/moorgate.toml:6:10
       |

@@ -264,7 +264,10 @@ async fn a_command_reaches_the_process_of_its_configuration() {
         std::fs::write(&file, "domian = ''").unwrap();
         let (code, said) = cli(directory, &["reload"]).await;
         assert_eq!(code, Some(2), "{said}");
-        assert!(said.starts_with("process PID (DIR): error"), "{said}");
+        assert!(
+            said.starts_with("process PID (DIR): the new configuration is not used:\nerror"),
+            "{said}"
+        );
         std::fs::write(&file, good).unwrap();
         let done = (
             Some(0),

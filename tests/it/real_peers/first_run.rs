@@ -4,6 +4,7 @@
 //! test.
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -85,7 +86,12 @@ impl FirstRun {
 
     /// `./ctl.sh` with these arguments, as the user.
     fn ctl(&self, arguments: &[&str]) -> Output {
-        run(self.inside().arg("./ctl.sh").args(arguments), "")
+        self.ctl_as(self.user, arguments)
+    }
+
+    /// The same as another user.
+    fn ctl_as(&self, user: u32, arguments: &[&str]) -> Output {
+        run(self.inside_as(user).arg("./ctl.sh").args(arguments), "")
     }
 
     /// The same for commands that do not end by themselves. What it says last is how it ended.
@@ -103,12 +109,16 @@ impl FirstRun {
 
     /// A program in the namespace, as the user.
     fn inside(&self) -> Command {
+        self.inside_as(self.user)
+    }
+
+    fn inside_as(&self, user: u32) -> Command {
         let first = fs::read_to_string(children_of(self.namespace.id())).unwrap();
         let mut command = process::command(&tool("nsenter", "util-linux"), &self.root());
         command
             .args(["--target", first.trim(), "--pid", "--mount", "--wd=."])
             .arg("--");
-        let id = self.user.to_string();
+        let id = user.to_string();
         command.arg(tool("setpriv", "util-linux"));
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
         command
@@ -144,21 +154,29 @@ impl FirstRun {
     }
 
     fn login_status(&self, user: &str, password: &str) -> String {
+        let mut curl = self.curl(user, password, "");
+        curl.args(["--output", "/dev/null", "--write-out", "%{http_code}"]);
+        run(&mut curl, "").stdout
+    }
+
+    /// A request for what is below `/v2/` of docker-ci.
+    fn curl(&self, user: &str, password: &str, path: &str) -> Command {
         let mut curl = process::command(&tool("curl", "curl"), self.directory.path());
-        curl.args([
-            "--silent",
-            "--insecure",
-            "--output",
-            "/dev/null",
-            "--write-out",
-            "%{http_code}",
-        ]);
-        curl.arg("--user").arg(format!("{user}:{password}"));
-        run(
-            curl.arg(format!("https://localhost:{}/v2/", self.port("5001"))),
-            "",
-        )
-        .stdout
+        curl.args(["--silent", "--insecure", "--user"])
+            .arg(format!("{user}:{password}"))
+            .arg(format!("https://localhost:{}/v2/{path}", self.port("5001")));
+        curl
+    }
+
+    /// Stores a blob as the user ci, and returns the path to it.
+    fn store_blob(&self, password: &str, content: &[u8]) -> String {
+        let digest = super::image::sha256(content);
+        fs::write(self.directory.path().join("blob"), content).unwrap();
+        let path = format!("base/app/blobs/uploads/?digest={digest}");
+        let mut curl = self.curl("ci", password, &path);
+        curl.args(["--fail", "--request", "POST", "--data-binary", "@blob"]);
+        run(&mut curl, "").succeeded();
+        format!("base/app/blobs/{digest}")
     }
 }
 
@@ -436,6 +454,66 @@ fn a_restart_with_a_broken_domain_leaves_the_old_one_running() {
     assert!(message.contains("unknown key `upstraem`"), "{message}");
     assert!(message.contains("the one that runs goes on"), "{message}");
     assert_eq!(first_run.login_status("ci", &ci), "200");
+}
+
+#[test]
+fn a_restart_that_cannot_start_again_stops_nothing() {
+    let first_run = FirstRun::new(ORDINARY_USER);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let message = first_run.ctl_as(0, &["restart"]).failed();
+    assert!(message.contains("run ./ctl.sh as that user"), "{message}");
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+
+    // A further port, which another program has.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = first_run.root().join("conf.d/docker-ci.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let listen = format!("listen = [\"{}\", ", other.local_addr().unwrap());
+    assert!(text.contains("listen = ["), "{text}");
+    fs::write(&file, text.replacen("listen = [", &listen, 1)).unwrap();
+    let message = first_run.ctl(&["restart"]).failed();
+    assert!(message.contains("the one that runs goes on"), "{message}");
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+}
+
+#[test]
+fn a_restart_serves_while_the_previous_process_finishes_a_pull() {
+    let first_run = FirstRun::new(0);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let content = vec![b'x'; 32 << 20];
+    let blob = first_run.store_blob(&ci, &content);
+    // Goes on only as far as it is read: more than pipe and sockets hold.
+    let pipe = first_run.directory.path().join("pipe");
+    run(
+        process::command(&tool("mkfifo", "coreutils"), first_run.directory.path()).arg(&pipe),
+        "",
+    )
+    .succeeded();
+    let mut pull = first_run.curl("ci", &ci, &blob);
+    pull.arg("--output").arg(&pipe);
+    let mut pull = Process::start("pull", pull, first_run.directory.path());
+    let mut reader = fs::File::open(&pipe).unwrap();
+    let mut first = [0];
+    reader.read_exact(&mut first).unwrap();
+
+    let said = first_run.ctl(&["restart"]).succeeded();
+    assert!(
+        said.contains("the previous process finishes its transfers"),
+        "{said}"
+    );
+    assert_eq!(first_run.login_status("ci", &ci), "200");
+    let listed = first_run.ctl(&["ps"]).succeeded();
+    assert!(
+        listed.contains(" ready ") && listed.contains(" draining "),
+        "{listed}"
+    );
+
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert!(pull.ended().success());
+    assert_eq!(rest.len() + 1, content.len());
+    first_run.ctl(&["stop"]).succeeded();
+    assert!(!first_run.ctl(&["ps"]).stdout.contains("draining"));
 }
 
 #[test]
