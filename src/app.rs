@@ -269,6 +269,9 @@ impl App {
         if tokio::time::timeout(FLUSH_TIMEOUT, flush).await.is_err() {
             tracing::warn!("state was not written in time, a lock or the disk is busy");
         }
+        if let Some(log) = &self.log {
+            log.repeats().finish();
+        }
         ended
     }
 

@@ -6,4 +6,5 @@ pub(crate) mod log_writer;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod peer_log;
+pub(crate) mod repeats;
 pub(crate) mod usage;

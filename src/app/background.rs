@@ -24,6 +24,7 @@ impl App {
         self.repeat(FILE_POLL_INTERVAL, Self::refresh_users);
         self.repeat(FILE_POLL_INTERVAL, Self::refresh_tokens);
         self.repeat(stores::MAINTENANCE_INTERVAL, Self::maintain_stores);
+        self.repeat(FILE_POLL_INTERVAL, Self::report_repeats);
         self.tasks
             .spawn(self.issuer.clone().run(self.drain.clone()));
     }
@@ -46,6 +47,12 @@ impl App {
     async fn maintain_stores(self: Arc<Self>) {
         self.run_on_sites("maintaining stores", stores::maintain)
             .await;
+    }
+
+    async fn report_repeats(self: Arc<Self>) {
+        if let Some(log) = &self.log {
+            log.repeats().report();
+        }
     }
 
     /// Runs `work` now and after each `interval`, until the app drains.

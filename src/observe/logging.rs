@@ -9,6 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use super::log_queue::{LogKind, LogQueue};
+use super::repeats::{RepeatFilter, Repeats};
 use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
 
 /// Changes the level of a running log.
@@ -16,6 +17,7 @@ use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
 pub(crate) struct LogControl {
     level: reload::Handle<Targets, Registry>,
     lines: Arc<LogQueue>,
+    repeats: Arc<Repeats>,
 }
 
 impl LogControl {
@@ -27,6 +29,11 @@ impl LogControl {
         {
             tracing::warn!(%error, "log level could not be changed");
         }
+    }
+
+    /// What it leaves out because it repeats.
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.repeats
     }
 
     /// Where its lines wait to be written.
@@ -46,7 +53,7 @@ pub(crate) fn install(
         filter(floor).max(filter(settings.level))
     });
     let (level, handle) = reload::Layer::new(ours(level));
-    let queue = lines.clone();
+    let (queue, repeats) = (lines.clone(), Arc::<Repeats>::default());
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(move || EventWriter(queue.clone()))
         .with_target(false);
@@ -57,11 +64,13 @@ pub(crate) fn install(
     // A second call, as in tests, keeps the first log.
     let _ = tracing_subscriber::registry()
         .with(level)
+        .with(RepeatFilter(repeats.clone()))
         .with(layer)
         .try_init();
     LogControl {
         level: handle,
         lines,
+        repeats,
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::R
     let mut file = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(directory)?;
+        .tempfile_in(directory)
+        .map_err(|error| naming(&target, error))?;
     let replaced = metadata(&target)?;
     let mode = match (access, &replaced) {
         (Access::Private, _) | (Access::Inherited, None) => 0o600,
@@ -49,13 +50,27 @@ pub(crate) fn atomic_write(path: &Path, content: &[u8], access: Access) -> io::R
         directory
     };
     give_owner_of(model, file.as_file())?;
-    file.write_all(content)?;
+    file.write_all(content)
+        .map_err(|error| naming(&target, error))?;
     // The process's umask must not decide whether a proxy of another user can read a public file.
     file.as_file()
         .set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
-    file.persist(&target).map_err(|error| error.error)?;
+    file.persist(&target)
+        .map_err(|error| naming(&target, error.error))?;
     File::open(directory)?.sync_all()
+}
+
+/// The error with the path of the file that was to be written. The random name of the temporary file
+/// says nothing to anybody, and makes a lasting error another one each time.
+fn naming(target: &Path, error: io::Error) -> io::Error {
+    let text = error.to_string();
+    // Errors of the library name the temporary file so.
+    let cause = text.split(" at path ").next().unwrap_or_default();
+    io::Error::new(
+        error.kind(),
+        format!("{cause} at path \"{}\"", target.display()),
+    )
 }
 
 fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
@@ -126,6 +141,19 @@ mod tests {
 
     use super::super::Fingerprint;
     use super::*;
+
+    #[test]
+    fn a_lasting_error_has_the_same_text_each_time() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("missing/key");
+        let text = || {
+            let error = atomic_write(&path, b"one", Access::Private).expect_err("no directory");
+            error.to_string()
+        };
+        let shown = path.display();
+        let expected = format!("No such file or directory (os error 2) at path \"{shown}\"");
+        assert_eq!([text(), text()], [expected.clone(), expected]);
+    }
 
     #[test]
     fn a_private_file_is_private_and_whole() {

@@ -361,7 +361,7 @@ impl StoredRepository {
         let mut file = tempfile::Builder::new()
             .prefix(crate::state_file::TEMPORARY_PREFIX)
             .tempfile_in(directory)?;
-        file.write_all(bytes)?;
+        file.as_file_mut().write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(&path).map_err(|error| error.error)?;
         lock(&self.referrers).remove(digest);

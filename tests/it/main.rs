@@ -45,6 +45,7 @@ mod browser;
 mod access_log;
 mod admin;
 mod check;
+mod event_log;
 mod log_readers;
 mod metrics;
 
