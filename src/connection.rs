@@ -157,9 +157,24 @@ async fn refuse<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    let failed = |reason: &str, error: &dyn std::fmt::Display| {
+        tracing::debug!(%peer, %listener, reason, %error, "handshake failed");
+        // Load balancers that check a port connect and leave, and a challenge is no failure.
+        if matches!(reason, "closed" | "acme_challenge") {
+            return;
+        }
+        if let Some(count) = gateway.handshake_log.count(peer.ip()) {
+            let peer = peer.ip();
+            tracing::info!(%peer, %listener, count, reason, %error, "TLS handshakes refused");
+        }
+    };
     match error {
         SecureError::Handshake(HandshakeError::PlainHttp(request)) => {
             tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
+            if let Some(count) = gateway.plain_http_log.count(peer.ip()) {
+                let peer = peer.ip();
+                tracing::info!(%peer, %listener, count, "plain HTTP requests on a TLS port refused");
+            }
             let _ = request.refuse().await;
         }
         SecureError::Handshake(HandshakeError::NoName) => {
@@ -168,15 +183,9 @@ async fn refuse<IO>(
                 tracing::info!(%peer, %listener, count, cure, "TLS without a server name refused");
             }
         }
-        SecureError::Handshake(error) => {
-            tracing::debug!(%peer, %listener, reason = error.reason(), %error, "handshake failed");
-        }
-        SecureError::Proxy(error) => {
-            tracing::debug!(%peer, %listener, reason = "proxy_protocol", %error, "handshake failed");
-        }
-        SecureError::TimedOut => {
-            tracing::debug!(%peer, %listener, reason = "timeout", "handshake failed");
-        }
+        SecureError::Handshake(error) => failed(error.reason(), &error),
+        SecureError::Proxy(error) => failed("proxy_protocol", &error),
+        SecureError::TimedOut => failed("timeout", &"it took too long"),
     }
 }
 

@@ -78,7 +78,35 @@ pub enum LoginAdmission {
 /// escapes the failure budgets.
 pub struct PendingLogin {
     user: Option<UserName>,
+    /// As the client wrote it.
+    name: Box<str>,
     check: Check,
+}
+
+/// The user name of a login. For the log alone: no response tells whether the user exists.
+#[derive(Debug)]
+pub(crate) struct ClaimedName {
+    pub(crate) name: Box<str>,
+    pub(crate) exists: bool,
+}
+
+impl Login<'_> {
+    pub(crate) fn claimed_name(&self) -> ClaimedName {
+        let name = self.credentials.user();
+        ClaimedName {
+            name: name.into(),
+            exists: self.users.claim(name).user.is_some(),
+        }
+    }
+}
+
+impl PendingLogin {
+    pub(crate) fn claimed_name(&self) -> ClaimedName {
+        ClaimedName {
+            name: self.name.clone(),
+            exists: self.user.is_some(),
+        }
+    }
 }
 
 /// Why a login is refused.
@@ -198,6 +226,7 @@ impl Verifier {
         };
         Ok(LoginAdmission::Pending(Box::new(PendingLogin {
             user: user.cloned(),
+            name: credentials.user().into(),
             check,
         })))
     }
@@ -205,7 +234,7 @@ impl Verifier {
     /// The user, if the password is right. Waits for the hash. Dropping the future before the hash
     /// has begun cancels it.
     pub async fn verify(&self, pending: PendingLogin) -> Result<UserName, VerifyError> {
-        let PendingLogin { user, check } = pending;
+        let PendingLogin { user, check, .. } = pending;
         let (attempt, budgets, requested_at) = (check.attempt, check.budgets, check.requested_at);
         let lockout = &self.queue.lockout;
         let wait = async |mut flight: watch::Receiver<Option<Verdict>>| {

@@ -40,6 +40,10 @@ pub(crate) struct AccessLogEntry<'a> {
     pub end: &'static str,
     /// The access rule that denied the request, as `FILE:LINE`, or `none` where no rule allows it.
     pub rule: Option<&'a str>,
+    /// Why the request was refused, if credentials or rights were missing.
+    pub reason: Option<&'static str>,
+    /// The user name of a login that failed, as the client wrote it.
+    pub tried: Option<&'a str>,
 }
 
 /// A field of a line, apart from the time. `None`: unknown.
@@ -69,6 +73,8 @@ impl<'a> AccessLogEntry<'a> {
             protocol,
             end,
             rule,
+            reason,
+            tried,
         } = *self;
         [
             ("client", LogField::Text(Some(client))),
@@ -85,13 +91,23 @@ impl<'a> AccessLogEntry<'a> {
             ("upstream_ms", LogField::Duration(upstream)),
             ("protocol", LogField::Text(Some(protocol))),
             ("end", LogField::Text(Some(end))),
-            (RULE, LogField::Text(rule)),
+            ("rule", LogField::Text(rule)),
+            ("reason", LogField::Text(reason)),
+            ("tried", LogField::Text(tried.map(shortened))),
         ]
     }
 }
 
-const FIELDS: usize = 15;
-const RULE: &str = "rule";
+const FIELDS: usize = 17;
+/// The last fields, which the text format has only where they are known.
+const REFUSAL_FIELDS: usize = 3;
+/// The bytes of a name that are logged.
+const MAX_NAME: usize = 64;
+
+/// The beginning of a name.
+fn shortened(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_NAME)]
+}
 
 /// Formats lines and adds them to a queue.
 #[derive(Debug)]
@@ -201,12 +217,12 @@ fn push_digits(out: &mut String, number: u64, width: usize) {
     out.push_str(digits);
 }
 
-/// `key=value` pairs in a fixed order; unknown values are `-`. The rule is left out if it is
-/// unknown.
+/// `key=value` pairs in a fixed order; unknown values are `-`. The fields of refusals are left out
+/// if they are unknown.
 fn write_text(out: &mut String, entry: &AccessLogEntry<'_>) {
     push_time(out, entry.time);
-    for (key, field) in entry.fields() {
-        if key == RULE && entry.rule.is_none() {
+    for (index, (key, field)) in entry.fields().into_iter().enumerate() {
+        if index >= FIELDS - REFUSAL_FIELDS && matches!(field, LogField::Text(None)) {
             continue;
         }
         out.push(' ');
@@ -292,6 +308,8 @@ mod tests {
             protocol: "HTTP/2",
             end: "complete",
             rule: None,
+            reason: None,
+            tried: None,
         }
     }
 
@@ -311,9 +329,40 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_was_tried_forges_nothing_and_is_short() {
+        let log = AccessLog::new(Arc::default());
+        log.configure(true, LogFormat::Text);
+        let long = "ü".repeat(40);
+        for tried in [
+            "x\" client=192.0.2.1\r\n2026 \u{1b}[31m",
+            "ci reason=none",
+            &long,
+        ] {
+            log.write(&AccessLogEntry {
+                reason: Some("unknown-user"),
+                tried: Some(tried),
+                ..line()
+            });
+        }
+        log.queue().close();
+        let mut out = Vec::new();
+        log.queue().run(&mut out);
+        let text = String::from_utf8(out).expect("text");
+        let ends: Vec<_> = text
+            .lines()
+            .map(|line| line.split_once("end=complete ").expect("the end").1)
+            .collect();
+        insta::assert_snapshot!(ends.join("\n"), @r#"
+        reason=unknown-user tried="x\" client=192.0.2.1\r\n2026 \u{1b}[31m"
+        reason=unknown-user tried="ci reason=none"
+        reason=unknown-user tried="üüüüüüüüüüüüüüüüüüüüüüüüüüüüüüüü"
+        "#);
+    }
+
+    #[test]
     fn a_json_line_is_one_object() {
         let line = written(LogFormat::Json);
-        insta::assert_snapshot!(line, @r#"{"time":"2026-09-21T14:13:20.123Z","client":"127.0.0.1","user":"ci bot\n","domain":"ci.example.com","method":"GET","call":"manifest.read","repository":"base/app","reference":"v1","protocol":"HTTP/2","end":"complete","rule":null,"status":200,"bytes_in":0,"bytes_out":512,"duration_ms":1.250,"upstream_ms":null}"#);
+        insta::assert_snapshot!(line, @r#"{"time":"2026-09-21T14:13:20.123Z","client":"127.0.0.1","user":"ci bot\n","domain":"ci.example.com","method":"GET","call":"manifest.read","repository":"base/app","reference":"v1","protocol":"HTTP/2","end":"complete","rule":null,"reason":null,"tried":null,"status":200,"bytes_in":0,"bytes_out":512,"duration_ms":1.250,"upstream_ms":null}"#);
         let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(value["user"], "ci bot\n");
         assert_eq!(value["upstream_ms"], serde_json::Value::Null);

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderValue, header};
 
 use super::conn_info::ConnInfo;
-use super::rejection::Rejection;
+use super::rejection::{RefusalReason, Rejection};
 use super::site::Site;
 use crate::auth::UserName;
 use crate::auth::basic::{self, BasicError, Credentials};
@@ -53,7 +53,7 @@ pub(crate) fn login(
             let user = users.claim(credentials.user()).user.map(UserName::as_str);
             log(refused, site, conn, user);
         }
-        rejection(error, site)
+        rejection(error, site).of_login(&error, login.claimed_name())
     })
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn credentials(
             BasicError::NotBasic => "log in with user and password: only Basic is accepted here",
             BasicError::Malformed => "the Authorization header cannot be read: log in again",
         };
-        Rejection::unauthorized(site, message)
+        Rejection::unauthorized(site, message).because(RefusalReason::UnusableCredentials)
     })?;
     // skopeo, podman and buildah send an empty pair if they have no credentials.
     Ok(Some(credentials).filter(|credentials| !credentials.is_empty()))

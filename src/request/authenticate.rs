@@ -53,10 +53,11 @@ pub(crate) async fn authenticate(
         LoginAdmission::Remembered(user) => return Ok(Identity::User(user)),
         LoginAdmission::Pending(pending) => pending,
     };
+    let claimed = pending.claimed_name();
     // Boxed to keep this rare, large future out of every request's future.
     match Box::pin(verifier.verify(*pending)).await {
         Ok(user) => Ok(Identity::User(user)),
-        Err(error) => Err(admit::rejection(error, site)),
+        Err(error) => Err(admit::rejection(error, site).of_login(&error, claimed)),
     }
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::admit;
 use super::obligations::Obligations;
-use super::rejection::Rejection;
+use super::rejection::{RefusalReason, Rejection};
 use super::site::Site;
 use super::target::RequestTarget;
 use crate::auth::token::{InvalidToken, TokenAccess, Tokens, Verified};
@@ -33,7 +33,8 @@ pub(crate) async fn authenticate(
         return Err(Rejection::unauthorized(
             site,
             "only tokens are accepted here: get one at /token",
-        ));
+        )
+        .because(RefusalReason::UnusableCredentials));
     };
     let domain = site.host.domain.as_str();
     let verify = || tokens.verify(token, domain, &site.users.current(), clock::time_of_day());

@@ -25,6 +25,10 @@ pub(crate) struct Gateway {
     pub(crate) manifest_budget: ManifestBudget,
     /// Refused handshakes without a server name.
     pub(crate) nameless_log: PeerLog,
+    /// Other failed handshakes.
+    pub(crate) handshake_log: PeerLog,
+    /// Plain HTTP on TLS ports.
+    pub(crate) plain_http_log: PeerLog,
 }
 
 impl Gateway {
@@ -43,6 +47,8 @@ impl Gateway {
             tag_locks: TagLocks::new(),
             manifest_budget: ManifestBudget::new(),
             nameless_log: PeerLog::default(),
+            handshake_log: PeerLog::default(),
+            plain_http_log: PeerLog::default(),
         })
     }
 }

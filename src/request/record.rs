@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::conn_info::ConnInfo;
 use super::gateway::Gateway;
+use super::rejection::{Refusal, RefusalReason};
 use super::site::Site;
 use super::target::{RequestTarget, TokenEndpoint};
 use crate::auth::UserName;
@@ -38,6 +39,8 @@ pub(crate) struct RequestRecord {
     bytes_out: u64,
     end: RequestEnd,
     rule: Option<Box<str>>,
+    reason: Option<RefusalReason>,
+    tried: Option<Box<str>>,
 }
 
 /// How a request ended.
@@ -90,6 +93,8 @@ impl RequestRecord {
             bytes_out: 0,
             end: RequestEnd::ClientGone,
             rule: None,
+            reason: None,
+            tried: None,
         })
     }
 
@@ -134,6 +139,18 @@ impl RequestRecord {
     /// The access rule that refuses the request.
     pub(crate) fn refused(&mut self, rule: Option<Box<str>>) {
         self.rule = rule.or(self.rule.take());
+    }
+
+    /// The request is refused.
+    pub(crate) fn rejected(&mut self, refusal: Option<Box<Refusal>>) {
+        let Refusal {
+            rule,
+            reason,
+            tried,
+        } = *refusal.unwrap_or_default();
+        self.refused(rule);
+        self.reason = reason;
+        self.tried = tried;
     }
 
     /// The status of the response.
@@ -224,6 +241,8 @@ impl Drop for RequestRecord {
             protocol: self.conn.protocol.as_str(),
             end: self.end.as_str(),
             rule: self.rule.as_deref(),
+            reason: self.reason.map(RefusalReason::as_str),
+            tried: self.tried.as_deref(),
         });
     }
 }

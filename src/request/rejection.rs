@@ -1,6 +1,7 @@
 //! Why a request is refused: status, code, message, and whether the connection may go on
 //! afterwards. [`respond`](super::respond) makes the response of it.
 
+mod refusal;
 mod token;
 mod unusable;
 
@@ -12,12 +13,14 @@ use http::StatusCode;
 use http::header::HeaderValue;
 
 use super::site::Site;
+use crate::auth::verify::{ClaimedName, VerifyError};
 use crate::config::access::RuleLocation;
 use crate::registry::call::CallError;
 use crate::registry::error_code::ErrorCode;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 use crate::upstream::request_body::UploadFailure;
+pub(crate) use refusal::{Refusal, RefusalReason};
 pub(crate) use token::OauthError;
 pub(crate) use unusable::UpstreamLoginError;
 
@@ -33,8 +36,8 @@ pub(crate) struct Rejection {
     close: bool,
     /// Whether the body has been read to its end.
     after_body: bool,
-    /// The access rule that refused it. Logged, never sent.
-    rule: Option<Box<str>>,
+    /// Logged, never sent.
+    refusal: Option<Box<Refusal>>,
     /// The OAuth error code, at the token endpoint.
     pub(super) oauth: Option<OauthError>,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -102,7 +105,7 @@ impl Rejection {
             extra: Extra::None,
             close: false,
             after_body: false,
-            rule: None,
+            refusal: None,
             oauth: None,
             source: None,
         }
@@ -192,24 +195,46 @@ impl Rejection {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message)
     }
 
+    /// There are no credentials, or, with another reason, not the right ones.
     pub(crate) fn unauthorized(site: &Site, message: &'static str) -> Self {
         let challenge = Extra::Challenge(site.challenge.clone());
-        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message).with(challenge)
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+            .with(challenge)
+            .because(RefusalReason::NoCredentials)
     }
 
     pub(crate) fn denied(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message).because(RefusalReason::Denied)
+    }
+
+    /// Sets the reason.
+    pub(crate) fn because(mut self, reason: RefusalReason) -> Self {
+        self.refusal.get_or_insert_default().reason = Some(reason);
+        self
+    }
+
+    /// Sets the name and the reason of a login that failed.
+    pub(crate) fn of_login(mut self, error: &VerifyError, claimed: ClaimedName) -> Self {
+        let reason = match error {
+            VerifyError::WrongPassword if claimed.exists => RefusalReason::WrongCredentials,
+            VerifyError::WrongPassword => RefusalReason::UnknownUser,
+            VerifyError::Refused(_) => RefusalReason::TooManyFailures,
+            VerifyError::Overloaded => return self,
+        };
+        self.refusal.get_or_insert_default().tried = Some(claimed.name);
+        self.because(reason)
+    }
+
+    /// What the access log says of it.
+    pub(crate) fn take_refusal(&mut self) -> Option<Box<Refusal>> {
+        self.refusal.take()
     }
 
     /// Sets the access rule that refused it; `None`: no rule allows it.
     pub(crate) fn decided_by(mut self, rule: Option<&RuleLocation>) -> Self {
-        self.rule = Some(rule.map_or_else(|| "none".into(), |place| place.to_string().into()));
+        self.refusal.get_or_insert_default().rule =
+            Some(rule.map_or_else(|| "none".into(), |place| place.to_string().into()));
         self
-    }
-
-    /// The access rule that refused it.
-    pub(crate) fn take_rule(&mut self) -> Option<Box<str>> {
-        self.rule.take()
     }
 
     /// The upstream did not answer the question on which the decision about the request depends.

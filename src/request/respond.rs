@@ -51,7 +51,7 @@ impl ResponseFormat {
         mut rejection: Rejection,
         record: &mut RequestRecord,
     ) -> Response<ResponseBody> {
-        record.refused(rejection.take_rule());
+        record.rejected(rejection.take_refusal());
         rejection.log(record.domain());
         let headers_only =
             self.open_requests > MAX_REFUSALS_WITH_BODY && record.is_unauthenticated();

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::body::ResponseBody;
 use super::context::RequestContext;
-use super::rejection::Rejection;
+use super::rejection::{RefusalReason, Rejection};
 use super::site::Site;
 use super::target::{TOKEN_PATH, TokenEndpoint};
 use super::{admit, authenticate};
@@ -172,7 +172,8 @@ impl TokenIssuer<'_, '_> {
             return Err(Rejection::unauthorized(
                 self.cx.site,
                 "refresh tokens are not accepted here any more: log in again",
-            ));
+            )
+            .because(RefusalReason::InvalidToken));
         };
         if let Some(user) = self.holder(token, lifetime) {
             return Ok(user);
@@ -212,8 +213,12 @@ impl TokenIssuer<'_, '_> {
             VerifyError::WrongPassword => Rejection::unauthorized(
                 self.cx.site,
                 "this refresh token is not valid any more: log in again",
-            ),
-            error => admit::rejection(error, self.cx.site),
+            )
+            .because(RefusalReason::InvalidToken),
+            VerifyError::Refused(_) => {
+                admit::rejection(error, self.cx.site).because(RefusalReason::TooManyFailures)
+            }
+            VerifyError::Overloaded => admit::rejection(error, self.cx.site),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::mpsc::Receiver;
 
 use crate::harness::{
-    Domain, Http2, ProxiedPair, Setup, Upstream, log_lines, no_body, request, request2, settle,
+    Domain, Http2, ProxiedPair, Setup, Upstream, basic, log_lines, no_body, request, request2,
+    settle,
 };
 
 const BLOB: &str =
@@ -90,7 +91,7 @@ async fn a_complete_download_is_one_line_with_all_that_is_known() {
         "{line}"
     );
     assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
-    assert_eq!(line.as_object().unwrap().len(), 16, "{line}");
+    assert_eq!(line.as_object().unwrap().len(), 18, "{line}");
 }
 
 #[tokio::test]
@@ -295,16 +296,32 @@ async fn no_line_holds_a_secret_or_a_query() {
 }
 
 #[tokio::test]
-async fn an_unauthenticated_user_name_is_not_logged() {
-    let mut logged = Logged::new("text").await;
-    let wrong = request("GET", "/v2/", "").replace(
-        &crate::harness::basic("alice", "secret"),
-        "Basic cm9vdDpwYXNz",
-    );
-    logged.between.own_answer(wrong).await;
-    let line = logged.text().await;
-    assert!(
-        line.contains(" user=- ") && !line.contains("root") && line.contains(" status=401 "),
-        "{line}"
-    );
+async fn a_refused_login_has_a_reason_and_the_name_that_was_tried() {
+    let mut logged = Logged::new("json").await;
+    let login = |user: &str, password: &str| {
+        let good = basic("alice", "secret");
+        request("GET", "/v2/a/tags/list", "").replace(&good, &basic(user, password))
+    };
+    let bearer = request("GET", "/v2/", "").replace(&basic("alice", "secret"), "Bearer x");
+    let without = "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\n\r\n".to_owned();
+    let mut answers = Vec::new();
+    for (request, reason, tried) in [
+        (without, "no-credentials", None),
+        (bearer, "unusable-credentials", None),
+        (login("alice", "wrong"), "wrong-credentials", Some("alice")),
+        // Known to be wrong by now.
+        (login("alice", "wrong"), "wrong-credentials", Some("alice")),
+        (login("root", "secret"), "unknown-user", Some("root")),
+    ] {
+        answers.push(logged.between.own_answer(request).await);
+        let line = logged.line().await;
+        assert_eq!(
+            (&line["status"], &line["reason"], line["tried"].as_str()),
+            (&401.into(), &reason.into(), tried),
+            "{line}"
+        );
+        assert_eq!(line["user"], serde_json::Value::Null, "{line}");
+    }
+    // The answer does not tell whether the user exists.
+    assert_eq!(answers[2].1, answers[4].1);
 }

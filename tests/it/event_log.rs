@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use rustix::process::Signal;
+use tokio::net::TcpStream;
 
-use crate::harness::{Domain, PATIENCE, RawPeer, Setup, request};
+use crate::harness::{Clock, Domain, Events, PATIENCE, RawPeer, Setup, request, seconds};
 
 #[tokio::test]
 async fn an_unavailable_registry_is_one_line_and_a_count() {
@@ -35,3 +36,43 @@ async fn an_unavailable_registry_is_one_line_and_a_count() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn connections_that_become_no_request_are_one_line_for_each_client() {
+    let events = Events::kept();
+    let gateway = Setup::new()
+        .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
+        .start()
+        .await;
+    let clock = Clock::stopped();
+    let refused = async || {
+        for _ in 0..5 {
+            let mut plain = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
+            plain.send("GET / HTTP/1.1\r\nHost: ci.test\r\n\r\n").await;
+            assert_eq!(plain.answer().await.0.status(), 400);
+            // A record of TLS without a handshake in it.
+            let mut broken = RawPeer::new(TcpStream::connect(gateway.https()).await.unwrap());
+            broken.send([22, 3, 1, 0, 4, 99, 0, 0, 0]).await;
+            broken.ended().await;
+        }
+    };
+    refused().await;
+    for words in [PLAIN, BROKEN] {
+        let said = events.with(words);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("peer=127.0.0.1 ") && said[0].contains("count=1"),
+            "{said:?}"
+        );
+    }
+    clock.jump(seconds(61)).await;
+    refused().await;
+    for words in [PLAIN, BROKEN] {
+        let said = events.with(words);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[1].contains("count=5"), "{said:?}");
+    }
+}
+
+const PLAIN: &str = "plain HTTP requests on a TLS port refused";
+const BROKEN: &str = "TLS handshakes refused";

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use http::{HeaderValue, StatusCode};
 
-use super::{Extra, Rejection};
+use super::{Extra, RefusalReason, Rejection};
 use crate::auth::token::InvalidToken;
 use crate::registry::error_code::ErrorCode;
 
@@ -37,6 +37,7 @@ impl Rejection {
         let message = format!("{error}: get a new one, or log in again");
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
             .with(Extra::BearerError("invalid_token"))
+            .because(RefusalReason::from(&error))
     }
 
     /// The token is valid, and its scope does not include this call; the user may get one that
@@ -45,6 +46,7 @@ impl Rejection {
         let message = "the token was not given for this: get one with the scope of the challenge";
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Denied, message)
             .with(Extra::BearerError("insufficient_scope"))
+            .because(RefusalReason::InsufficientScope)
     }
 
     /// Whether credentials might help, so that a challenge belongs to it.

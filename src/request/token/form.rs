@@ -14,7 +14,7 @@ use crate::registry::host::Authority;
 use crate::registry::scope::Scope;
 use crate::request::admit;
 use crate::request::conn_info::{ConnInfo, FormPermit};
-use crate::request::rejection::{OauthError, Rejection};
+use crate::request::rejection::{OauthError, RefusalReason, Rejection};
 use crate::request::site::Site;
 use crate::upstream::client_body::ClientBody;
 
@@ -107,6 +107,7 @@ fn from_form(site: &Site, form: &str, permit: FormPermit) -> Result<TokenRequest
             };
             let credentials = Credentials::new(user, password).ok_or_else(|| {
                 unauthorized("user name and password cannot be read: log in again")
+                    .because(RefusalReason::UnusableCredentials)
             })?;
             if credentials.is_empty() {
                 PresentedCredentials::None

@@ -287,7 +287,10 @@ async fn the_log_line_of_a_refusal_names_the_rule() {
     let rules: Vec<_> = lines.try_iter().map(rule).collect();
     // Lines count from 1, and the rule begins a line above.
     let named = format!(" rule=conf.d/ci.test.toml:{deny}");
-    assert_eq!(rules, ["", &named, " rule=none", " rule=none"]);
+    assert_eq!(
+        rules,
+        ["", &named, " rule=none", " rule=none reason=denied"]
+    );
 }
 
 #[tokio::test]
