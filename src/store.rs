@@ -19,6 +19,7 @@ mod publish;
 mod pull_times;
 mod repository;
 mod repository_cache;
+mod reserve;
 mod uploads;
 pub(crate) mod verify;
 
@@ -41,6 +42,7 @@ use locks::RepositoryLocks;
 use pull_times::PullTimes;
 use repository::StoredRepository;
 use repository_cache::RepositoryCache;
+use reserve::SpaceReserve;
 use uploads::Uploads;
 
 pub(crate) use blobs::OpenBlob;
@@ -60,6 +62,7 @@ pub(crate) struct Store {
     pull_times: PullTimes,
     locks: RepositoryLocks,
     lanes: Arc<Lanes>,
+    reserve: SpaceReserve,
     /// The number of reads of the directory of repositories.
     #[cfg(test)]
     directory_reads: std::sync::atomic::AtomicUsize,
@@ -79,6 +82,7 @@ impl Store {
         let layout = StoreLayout::create(directory)?;
         let uploads = Arc::new(Uploads::new(layout.clone()));
         let lanes = Arc::new(Lanes::start()?);
+        let reserve = SpaceReserve::new(layout.root().join(RESERVE_FILE));
         Ok(Arc::new(Self {
             locks: RepositoryLocks::new(layout.clone(), lanes.clone()),
             layout,
@@ -86,6 +90,7 @@ impl Store {
             uploads,
             pull_times: PullTimes::default(),
             lanes,
+            reserve,
             #[cfg(test)]
             directory_reads: std::sync::atomic::AtomicUsize::new(0),
         }))
@@ -171,7 +176,8 @@ impl Store {
         self.locks
             .write(name, move |lock| {
                 let lock = lock.ok_or(StoreError::BlobUnknown)?;
-                store.repository(&repository).delete_blob(&digest, lock)
+                let repository = store.repository(&repository);
+                store.reserve.run(|| repository.delete_blob(&digest, lock))
             })
             .await
     }
@@ -225,20 +231,44 @@ impl Store {
     }
 
     /// Adds a body to an upload, and returns the number of bytes received so far. They stay,
-    /// however the body ended.
+    /// however the body ended, unless the disk is full.
     pub(crate) async fn append<B: Body<Data = Bytes> + Unpin>(
-        &self,
+        self: &Arc<Self>,
         upload: UploadKey<'_>,
         chunk: UploadChunk<B>,
     ) -> Result<u64, StoreError> {
         let receiving = self.uploads.receive(&self.lanes, upload, None, chunk);
-        let received = receiving.await?;
-        Ok(received.length())
+        let received = receiving.await.map(|received| received.length());
+        self.free_if_full(upload, received).await
+    }
+
+    /// Cancels an upload that failed because the disk is full: others need the space it took.
+    async fn free_if_full<T>(
+        self: &Arc<Self>,
+        upload: UploadKey<'_>,
+        done: Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if matches!(done, Err(StoreError::Full(_)))
+            && let Err(error) = self.cancel_upload(upload).await
+        {
+            tracing::debug!(%error, "upload that found the disk full is not removed");
+        }
+        done
     }
 
     /// Adds a body to an upload, and publishes the whole as a blob. Content that does not match the
     /// digest ends the upload.
     pub(crate) async fn commit<B: Body<Data = Bytes> + Unpin>(
+        self: &Arc<Self>,
+        upload: UploadKey<'_>,
+        digest: &Digest,
+        chunk: UploadChunk<B>,
+    ) -> Result<(), StoreError> {
+        let done = self.receive_and_publish(upload, digest, chunk).await;
+        self.free_if_full(upload, done).await
+    }
+
+    async fn receive_and_publish<B: Body<Data = Bytes> + Unpin>(
         self: &Arc<Self>,
         upload: UploadKey<'_>,
         digest: &Digest,
@@ -340,7 +370,8 @@ impl Store {
         self.locks
             .write(name, move |lock| {
                 let lock = lock.ok_or(StoreError::RepositoryUnknown)?;
-                store.repository(&repository).delete(&reference, lock)
+                let repository = store.repository(&repository);
+                store.reserve.run(|| repository.delete(&reference, lock))
             })
             .await
     }
@@ -351,6 +382,7 @@ impl Store {
             return Err(StoreError::StorageMissing);
         }
         let expired = self.uploads.expire();
+        self.reserve.restore();
         self.pull_times
             .flush(&self.layout, |name| self.repository_uncached(name).index())?;
         expired?;
@@ -389,6 +421,7 @@ impl Store {
 
 /// An empty file whose modification time is the end of the last scheduled collection.
 const LAST_COLLECTION_FILE: &str = "collected";
+const RESERVE_FILE: &str = "reserved";
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::config::vhost::StoreSettings;
 use crate::request::site::{Site, Sites};
 use crate::store::Store;
-use crate::store::collect::CollectionOptions;
+use crate::store::collect::{CollectionOptions, UploadAge};
 
 pub(super) const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -67,6 +67,7 @@ fn collect(domain: &str, store: &Store, settings: &StoreSettings) {
     let collected = store.collect(CollectionOptions {
         grace: settings.grace,
         untagged: settings.untagged,
+        uploads: UploadAge::Expired,
         dry_run: false,
     });
     // Also after a failure: the next attempt is as far away as any other.

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::StoreSettings;
 use crate::store::Store;
-use crate::store::collect::{CollectionOptions, CollectionSummary};
+use crate::store::collect::{CollectionOptions, CollectionSummary, UploadAge};
 
 /// Options of `moorgate gc`.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -15,6 +15,9 @@ pub struct GcOptions {
     /// Only report what would be removed.
     #[arg(long)]
     dry_run: bool,
+    /// Also remove uploads that nobody is adding to, whatever their age; clients start them again.
+    #[arg(long)]
+    uploads: bool,
     /// Print one JSON object instead.
     #[arg(long)]
     json: bool,
@@ -39,6 +42,11 @@ pub fn run(
     let collection = CollectionOptions {
         grace: settings.grace,
         untagged: settings.untagged,
+        uploads: if options.uploads {
+            UploadAge::Any
+        } else {
+            UploadAge::Expired
+        },
         dry_run: options.dry_run,
     };
     let collected = store

@@ -16,6 +16,7 @@ use super::layout::{RepositoryLock, if_exists, remove_if_empty};
 use super::manifest::ParsedManifest;
 use super::pull_times;
 use super::repository::StoredRepository;
+use super::uploads::SESSION_LIFETIME;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
@@ -44,6 +45,14 @@ pub(crate) struct FailedRepository {
     pub(crate) error: String,
 }
 
+/// Which uploads a collection removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UploadAge {
+    /// Those that cannot be resumed any more.
+    Expired,
+    Any,
+}
+
 /// How a collection is done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CollectionOptions {
@@ -52,6 +61,8 @@ pub(crate) struct CollectionOptions {
     /// How long a manifest that no tag leads to stays after its push or last pull, if that is longer
     /// than `grace`. `None`: for ever.
     pub(crate) untagged: Option<Duration>,
+    /// The age from which uploads are removed that no request is adding to.
+    pub(crate) uploads: UploadAge,
     /// Removes nothing, and only reports what it would remove.
     pub(crate) dry_run: bool,
 }
@@ -65,10 +76,14 @@ impl Store {
         if !self.exists() {
             return Err(StoreError::StorageMissing);
         }
+        let lifetime = match collection.uploads {
+            UploadAge::Expired => SESSION_LIFETIME,
+            UploadAge::Any => Duration::ZERO,
+        };
         let uploads = if collection.dry_run {
-            self.uploads.count_expired()?
+            self.uploads.count_expired(lifetime)?
         } else {
-            self.uploads.expire()?
+            self.uploads.expire_after(lifetime)?
         };
         let mut collected = CollectionSummary {
             uploads,
@@ -120,7 +135,7 @@ impl Store {
             lock: &lock.directory,
             options: collection,
         };
-        collector.collect(collected)
+        self.reserve.run(|| collector.collect(collected))
     }
 
     /// When the manifests of a repository were last pulled. `None`: its manifests are not removed,

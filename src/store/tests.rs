@@ -360,6 +360,7 @@ async fn no_push_fails_while_this_process_collects_garbage() {
         let collection = collect::CollectionOptions {
             grace: Duration::from_secs(12 * 3600),
             untagged: Some(Duration::from_secs(12 * 3600)),
+            uploads: collect::UploadAge::Expired,
             dry_run: false,
         };
         let mut removed = 0;
@@ -717,6 +718,7 @@ fn a_collection_keeps_no_index_in_memory() {
     let options = collect::CollectionOptions {
         grace: Duration::ZERO,
         untagged: None,
+        uploads: collect::UploadAge::Expired,
         dry_run: false,
     };
     store.collect(options).unwrap();

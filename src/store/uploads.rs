@@ -30,12 +30,13 @@ use super::promised_size;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
+use crate::state_file::{FileLock, LockMode};
 use file::{Batch, UploadFile};
 use quota::{SessionQuota, SessionSlot};
 use upload_syncs::bytes_per_sync;
 
 /// How long a session waits for its next request.
-const SESSION_LIFETIME: Duration = Duration::from_hours(24);
+pub(super) const SESSION_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Bytes of a body that one disk job hashes and writes. Meanwhile the next batch is read, so that
 /// an upload has up to twice as much in memory.
@@ -99,6 +100,7 @@ type FileGuard = OwnedMutexGuard<UploadFile>;
 pub(super) struct ReceivedUpload {
     file: FileGuard,
     session: Arc<UploadSession>,
+    _in_use: FileLock,
 }
 
 impl ReceivedUpload {
@@ -192,9 +194,15 @@ impl Uploads {
 
     /// Removes the sessions that had no request for [`SESSION_LIFETIME`]. Returns their number.
     pub(super) fn expire(&self) -> io::Result<usize> {
+        self.expire_after(SESSION_LIFETIME)
+    }
+
+    /// Removes the sessions that had no request for so long and that no request, of any process, is
+    /// adding to. Returns their number.
+    pub(super) fn expire_after(&self, lifetime: Duration) -> io::Result<usize> {
         // Another process has removed the files of these.
         self.sessions.retain(|_, session| session.path.exists());
-        self.each_expired(|file| {
+        self.each_expired(lifetime, |file| {
             if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
                 self.sessions.remove(&id);
             }
@@ -202,12 +210,16 @@ impl Uploads {
         })
     }
 
-    /// The number of sessions that [`Self::expire`] would remove.
-    pub(super) fn count_expired(&self) -> io::Result<usize> {
-        self.each_expired(|_| Ok(()))
+    /// The number of sessions that [`Self::expire_after`] would remove.
+    pub(super) fn count_expired(&self, lifetime: Duration) -> io::Result<usize> {
+        self.each_expired(lifetime, |_| Ok(()))
     }
 
-    fn each_expired(&self, mut work: impl FnMut(&DirEntry) -> io::Result<()>) -> io::Result<usize> {
+    fn each_expired(
+        &self,
+        lifetime: Duration,
+        mut work: impl FnMut(&DirEntry) -> io::Result<()>,
+    ) -> io::Result<usize> {
         let mut count = 0;
         for repository in std::fs::read_dir(self.layout.uploads())? {
             let repository = repository?.path();
@@ -220,9 +232,17 @@ impl Uploads {
                 let Some(data) = if_exists(file.metadata())? else {
                     continue;
                 };
-                if !blobs::is_older(&data, SESSION_LIFETIME) {
+                if !blobs::is_older(&data, lifetime) {
                     continue;
                 }
+                let Some(opened) = if_exists(File::open(file.path()))? else {
+                    continue;
+                };
+                let Ok(_unused) =
+                    FileLock::acquire_open(opened, LockMode::Exclusive, Duration::ZERO)
+                else {
+                    continue;
+                };
                 work(&file)?;
                 count += 1;
             }
@@ -363,9 +383,14 @@ impl Uploads {
         let (name, id) = (upload.repository.clone(), upload.id.clone());
         let find = move || {
             let found = uploads.find(&name, &id);
-            found.map_err(|error| uploads.layout.explain(error))
+            let session = found.map_err(|error| uploads.layout.explain(error))?;
+            // Other processes see that it is in use.
+            let file = if_exists(File::open(&session.path))?.ok_or(StoreError::UploadUnknown)?;
+            let lock = FileLock::acquire_open(file, LockMode::Shared, Duration::ZERO);
+            let lock = lock.map_err(|_| StoreError::UploadUnknown)?;
+            Ok((session, lock))
         };
-        let session = lanes.read.run(find).await?;
+        let (session, lock) = lanes.read.run(find).await?;
         let token = session.take_over();
         // The cancelled request may still write a batch, or commit.
         let file = tokio::time::timeout(SESSION_LOCK_TIMEOUT, session.content.clone().lock_owned());
@@ -395,7 +420,11 @@ impl Uploads {
         drop(writer);
         read.unwrap_or(Err(StoreError::Superseded))?;
         let file = file?.ok_or(StoreError::Superseded)?;
-        Ok(ReceivedUpload { file, session })
+        Ok(ReceivedUpload {
+            file,
+            session,
+            _in_use: lock,
+        })
     }
 }
 

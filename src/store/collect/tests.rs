@@ -239,6 +239,7 @@ impl Aged {
         let options = CollectionOptions {
             grace: GRACE,
             untagged,
+            uploads: UploadAge::Expired,
             dry_run: false,
         };
         self.store.collect(options).unwrap()
@@ -266,6 +267,7 @@ impl Aged {
             .collect(CollectionOptions {
                 grace: GRACE,
                 untagged: Some(GRACE),
+                uploads: UploadAge::Expired,
                 dry_run: true,
             })
             .unwrap();
@@ -274,6 +276,7 @@ impl Aged {
             .collect(CollectionOptions {
                 grace: GRACE,
                 untagged: Some(GRACE),
+                uploads: UploadAge::Expired,
                 dry_run: false,
             })
             .unwrap();
@@ -283,6 +286,7 @@ impl Aged {
             .collect(CollectionOptions {
                 grace: GRACE,
                 untagged: Some(GRACE),
+                uploads: UploadAge::Expired,
                 dry_run: false,
             })
             .unwrap();
@@ -425,6 +429,7 @@ async fn a_manifest_that_a_client_was_told_of_stays() {
                 .collect(CollectionOptions {
                     grace: GRACE,
                     untagged: Some(GRACE),
+                    uploads: UploadAge::Expired,
                     dry_run: false,
                 })
                 .unwrap(),
@@ -454,6 +459,7 @@ fn a_blob_that_a_killed_collection_had_in_hand_comes_back() {
         .collect(CollectionOptions {
             grace: GRACE,
             untagged: Some(GRACE),
+            uploads: UploadAge::Expired,
             dry_run: false,
         })
         .unwrap();
@@ -584,6 +590,7 @@ fn the_grace_period_holds_for_untagged_manifests_too() {
     let options = CollectionOptions {
         grace: 2 * GRACE,
         untagged: Some(GRACE),
+        uploads: UploadAge::Expired,
         dry_run: false,
     };
     assert_eq!(aged.store.collect(options).unwrap().manifests, 0);

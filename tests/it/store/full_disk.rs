@@ -106,30 +106,15 @@ async fn a_push_goes_on_when_there_is_room_again() {
         .await
         .refused(404, "BLOB_UNKNOWN");
     small.disk().is_sound();
+    // What they had written has gone at once: others have the space.
+    client
+        .get(&session)
+        .await
+        .refused(404, "BLOB_UPLOAD_UNKNOWN");
+    assert_eq!(Disk::list(small.disk().0.join("uploads/a")), [""; 0]);
+    client.push_blob("a", &bytes(6, 400_000)).await;
     std::fs::remove_file(filling).unwrap();
-    let status = client.get(&session).await.is(204);
-    let here = status
-        .header("range")
-        .strip_prefix("0-")
-        .unwrap()
-        .parse::<usize>()
-        .unwrap()
-        + 1;
-    assert!((1_000_000..3_000_000).contains(&here), "{here}");
-    let range = format!("{here}-2999999");
-    client
-        .ask_with(
-            "PATCH",
-            &session,
-            &[("content-range", &range)],
-            blob[here..].to_vec(),
-        )
-        .await
-        .is(202);
-    client
-        .ask("PUT", &format!("{session}?digest={}", sha256(&blob)))
-        .await
-        .is(201);
+    client.push_blob("a", &blob).await;
     assert!(
         client
             .get(&format!("/v2/a/blobs/{}", sha256(&blob)))
@@ -185,4 +170,59 @@ async fn a_disk_without_a_byte_left_breaks_no_manifest() {
     client.push("new/one", "v1", &after).await;
     client.push("b", "v1", &after).await;
     small.disk().is_sound();
+}
+
+#[tokio::test]
+async fn tags_are_deleted_and_garbage_is_collected_on_a_full_disk() {
+    let small = Small::new();
+    let mut client = small.client();
+    let (image, other) = (Image::small(1), Image::small(2));
+    client.push("a", "v1", &image).await;
+    client.push("a", "v2", &other).await;
+    let lone = client.push_blob("a", &bytes(3, 2_000_000)).await;
+    // Written when the collection that follows a start has ended.
+    let reserved = small.disk().0.join("reserved");
+    crate::harness::promptly(async {
+        while !std::fs::metadata(&reserved).is_ok_and(|data| data.len() > 0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    fill(&small.state(), 0);
+    is_full(&client.push_manifest("a", "v3", &image.manifest).await);
+    client.ask("DELETE", "/v2/a/manifests/v1").await.is(202);
+    client.get("/v2/a/manifests/v1").await.is(404);
+    client.check("a", "v2", &other).await;
+    client
+        .ask("DELETE", &format!("/v2/a/blobs/{lone}"))
+        .await
+        .is(202);
+    small.disk().is_sound();
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_adds_to_are_removed_on_request() {
+    let fixture = super::fixture::StoreFixture::new().await;
+    let mut client = fixture.http1();
+    let idle = client.start("a").await;
+    let part = client.ask_with("PATCH", &idle, &[], vec![1; 5000]).await;
+    part.is(202);
+    let used = client.start("a").await;
+    let mut peer = fixture.gateway.client().await;
+    let head = crate::harness::request("PATCH", &used, "Content-Length: 600000\r\n");
+    peer.send(head).await;
+    peer.send(vec![b'x'; 300_000]).await;
+    let file = fixture.disk().upload(&used);
+    crate::harness::promptly(async {
+        while std::fs::metadata(&file).unwrap().len() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(fixture.gc(&[])["uploads"], 0);
+    assert_eq!(fixture.gc(&["--uploads", "--dry-run"])["uploads"], 1);
+    assert_eq!(fixture.gc(&["--uploads"])["uploads"], 1);
+    client.get(&idle).await.refused(404, "BLOB_UPLOAD_UNKNOWN");
+    peer.send(vec![b'x'; 300_000]).await;
+    assert_eq!(peer.head().await.status(), 202);
 }
