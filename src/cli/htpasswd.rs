@@ -53,12 +53,6 @@ fn new_entry(user: &UserName, cost: u32) -> anyhow::Result<BcryptHash> {
         first_line(io::stdin().lock())?
     };
     check(&password)?;
-    if password.len() > BcryptKey::MAX {
-        eprintln!(
-            "warning: bcrypt sees only the first {} bytes of this password",
-            BcryptKey::MAX
-        );
-    }
     BcryptHash::generate(&BcryptKey::new(&password), cost)
         .context("the system has no randomness for a salt")
 }
@@ -102,7 +96,8 @@ fn check(password: &[u8]) -> anyhow::Result<()> {
     );
     ensure!(
         password.len() <= MAX_PASSWORD,
-        "the password is longer than {MAX_PASSWORD} bytes"
+        "the password is longer than {MAX_PASSWORD} bytes, and bcrypt sees no more: whoever knows \
+         these could log in. Nothing was changed"
     );
     ensure!(
         !password.contains(&0),
@@ -116,7 +111,7 @@ fn check(password: &[u8]) -> anyhow::Result<()> {
 }
 
 /// In bytes: far more than the 72 that bcrypt uses, far less than clients may send.
-const MAX_PASSWORD: usize = 1024;
+const MAX_PASSWORD: usize = BcryptKey::MAX;
 
 fn change(
     file: &Path,
@@ -387,8 +382,18 @@ mod tests {
         assert!(check(&line("\nlater\n")).is_err(), "empty");
         assert!(check(&line("a\0b\n")).is_err());
         assert!(check(&line("a\tb\n")).is_err());
-        assert!(check(&line(&"a".repeat(1025))).is_err());
-        assert!(check(&line(&"a".repeat(1024))).is_ok());
+        for (end, length) in [("", 72), ("\n", 72), ("\r\n", 72)] {
+            let longest = "a".repeat(length);
+            assert!(check(&line(&format!("{longest}{end}"))).is_ok());
+            for more in ["a", "aa", &"a".repeat(1000), "\u{e9}"] {
+                let refused = check(&line(&format!("{longest}{more}{end}")));
+                let said = refused.expect_err("too long").to_string();
+                assert!(
+                    said.starts_with("the password is longer than 72 bytes"),
+                    "{said}"
+                );
+            }
+        }
     }
 
     proptest! {
