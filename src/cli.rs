@@ -11,7 +11,6 @@ pub mod store;
 pub mod tokens;
 pub mod unlock;
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,6 +21,7 @@ use crate::admin::control::{self, ReplyStatus};
 use crate::certs::library_error::with_sources;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::Snapshot;
+use crate::observe::colour::wants_colour;
 use crate::registry::action::Action;
 use tokens::TokensCommand;
 
@@ -221,18 +221,14 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             action,
             what,
             options,
-        } => with_snapshot(&config, |snapshot| {
-            explain::run(
-                snapshot,
-                explain::AccessQuestion {
-                    user: &user,
-                    action,
-                    target: &what,
-                },
-                &options,
-                &mut std::io::stdout().lock(),
-            )
-        }),
+        } => {
+            let question = explain::AccessQuestion {
+                user: &user,
+                action,
+                target: &what,
+            };
+            explain(&config, question, &options)
+        }
         Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
             gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
         }),
@@ -257,6 +253,22 @@ fn store(config: &Path, command: &StoreCommand) -> anyhow::Result<ExitCode> {
     with_snapshot(config, |snapshot| {
         store::verify(snapshot, arguments, &mut std::io::stdout().lock())
     })
+}
+
+fn explain(
+    config: &Path,
+    question: explain::AccessQuestion<'_>,
+    options: &explain::ExplainOptions,
+) -> anyhow::Result<ExitCode> {
+    let mut all_allow = true;
+    let code = with_snapshot(config, |snapshot| {
+        all_allow = explain::run(snapshot, question, options, &mut std::io::stdout().lock())?;
+        Ok(())
+    })?;
+    if options.exit_code && !all_allow {
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(code)
 }
 
 /// Runs a command that requires a valid configuration.
@@ -333,7 +345,7 @@ fn tokens(config: &Path, command: TokensCommand) -> anyhow::Result<ExitCode> {
 
 /// Prints problems to standard error, in colour on a terminal.
 pub(crate) fn report_problems(problems: &Problems) -> std::io::Result<()> {
-    let colour = if std::io::stderr().is_terminal() {
+    let colour = if wants_colour() {
         Colour::Always
     } else {
         Colour::Never

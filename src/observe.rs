@@ -1,6 +1,7 @@
 //! Observability: event log, access log and metrics.
 
 pub(crate) mod access_log;
+pub(crate) mod colour;
 pub(crate) mod log_queue;
 pub(crate) mod log_writer;
 pub(crate) mod logging;

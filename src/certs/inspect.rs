@@ -206,7 +206,8 @@ pub(crate) struct Rfc3339(pub SystemTime);
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::try_from(self.0) {
-            Ok(timestamp) => timestamp.fmt(f),
+            // Whole seconds: people read it.
+            Ok(timestamp) => write!(f, "{timestamp:.0}"),
             // Beyond the year 9999 (RFC 5280 §4.1.2.5: such a certificate never expires).
             Err(_) => f.write_str("a day far away"),
         }

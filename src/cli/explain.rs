@@ -34,6 +34,9 @@ pub struct ExplainOptions {
     /// Print a JSON array instead.
     #[arg(long)]
     pub json: bool,
+    /// End with status 1 if a domain that is printed does not allow it.
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 /// The decision of one domain.
@@ -64,23 +67,25 @@ pub struct AccessQuestion<'a> {
     pub target: &'a str,
 }
 
-/// Prints the decision of each domain about a user, an action, and a repository or tag.
+/// Prints the decision of each domain about a user, an action, and a repository or tag. Returns
+/// whether all of them allow it.
 pub fn run(
     snapshot: &Snapshot,
     question: AccessQuestion<'_>,
     options: &ExplainOptions,
     out: &mut impl Write,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let answers = answers(snapshot, question, options)?;
+    let all_allow = answers.iter().all(|answer| answer.allowed);
     if options.json {
         serde_json::to_writer_pretty(&mut *out, &answers)?;
         writeln!(out)?;
-        return Ok(());
+        return Ok(all_allow);
     }
     for answer in answers {
         writeln!(out, "{}", line(&answer, question))?;
     }
-    Ok(())
+    Ok(all_allow)
 }
 
 /// The decision of each domain.
@@ -244,7 +249,7 @@ mod tests {
             target,
         };
         match run(&loaded.snapshot, question, options, &mut out) {
-            Ok(()) => String::from_utf8(out).expect("text"),
+            Ok(_) => String::from_utf8(out).expect("text"),
             Err(error) => format!("{error:#}"),
         }
     }
@@ -254,6 +259,7 @@ mod tests {
             domain: domain.map(str::to_owned),
             client: Ipv4Addr::LOCALHOST.into(),
             json: false,
+            exit_code: false,
         }
     }
 

@@ -110,7 +110,7 @@ fn check(password: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In bytes: far more than the 72 that bcrypt uses, far less than clients may send.
+/// In bytes.
 const MAX_PASSWORD: usize = BcryptKey::MAX;
 
 fn change(

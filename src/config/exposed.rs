@@ -1,4 +1,4 @@
-//! Warns of secrets that every user of the machine can read.
+//! Warns of secrets that every user of the machine can read, and of literals that were not meant so.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,13 +8,19 @@ use super::problem::{Problem, Problems};
 use super::secret::RawSecret;
 use super::source::{Source, Span};
 
-/// Warns of a secret whose file everybody can read: that of the setting itself for a literal.
+/// Warns of a secret whose file everybody can read, that of the setting itself for a literal, and
+/// of one that is the name of a variable.
 pub(super) fn warn_of_secret(
     source: &Arc<Source>,
     key: &str,
     (secret, span): (&RawSecret, &Span),
     problems: &mut Problems,
 ) {
+    if secret.resembles_variable() {
+        let message = format!("`{key}` is used as it is written: variables in it are not replaced");
+        let help = "write { env = \"NAME\" } for the value of an environment variable";
+        problems.push(Problem::at(source, span, message, help).warning());
+    }
     let (file, cure) = match secret {
         RawSecret::Literal(_) => (source.path().to_owned(), ", or write { file = \"PATH\" }"),
         RawSecret::File(path) => (source.beside(path), ""),

@@ -256,6 +256,15 @@ fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Probl
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
-    let help = "make it readable for moorgate's user, as UTF-8 text";
+    let help = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "let moorgate's user read it and enter the directories above it: `chmod`, `chown`"
+        }
+        io::ErrorKind::InvalidData => "write it in UTF-8",
+        io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::IsADirectory => "put a regular file there, or move it away",
+        _ => "correct what the system reports, then check again",
+    };
     Problem::in_file(path, format!("cannot be read: {error}"), help)
 }

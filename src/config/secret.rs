@@ -40,9 +40,13 @@ impl SecretError {
         match self {
             Self::NotSet(_) => "set it where moorgate is started, or write { file = \"PATH\" }",
             Self::NotUnicode(_) => "write the secret in UTF-8",
-            Self::Unreadable { .. } => {
-                "make a UTF-8 file that moorgate's user may read; a relative path starts at the file that names it"
-            }
+            Self::Unreadable { cause, .. } => match cause.kind() {
+                io::ErrorKind::InvalidData => "write the file in UTF-8",
+                io::ErrorKind::PermissionDenied => {
+                    "let moorgate's user read the file and enter its directory"
+                }
+                _ => "make the file; a relative path starts at the file that names it",
+            },
             Self::Empty => "write the secret; of a file, the first line counts",
             Self::Control => "write it without tabs and other control characters",
         }
@@ -81,6 +85,29 @@ fn named(table: &DeTable<'_>) -> Option<RawSecret> {
 }
 
 impl RawSecret {
+    /// Whether a literal looks like the name of a variable that was to be replaced: `$NAME`,
+    /// `${NAME}`, `env:NAME`.
+    pub(super) fn resembles_variable(&self) -> bool {
+        let Self::Literal(secret) = self else {
+            return false;
+        };
+        let text = secret.expose_secret();
+        let name = match text.strip_prefix('$') {
+            Some(name) => {
+                let braced = name.strip_prefix('{');
+                braced
+                    .and_then(|name| name.strip_suffix('}'))
+                    .or(Some(name))
+            }
+            None => text.strip_prefix("env:"),
+        };
+        name.is_some_and(|name| {
+            let is_plain =
+                |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+            name.starts_with(|first: char| first.is_ascii_uppercase()) && name.bytes().all(is_plain)
+        })
+    }
+
     /// Reads the secret. `beside` resolves a relative path.
     pub(super) fn reveal(
         &self,

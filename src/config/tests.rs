@@ -148,11 +148,11 @@ fn all_files_are_looked_at_whatever_is_wrong_with_one() {
 
     error: cannot be read: not a regular file
     --> DIR/conf.d/c.toml
-     = help: make it readable for moorgate's user, as UTF-8 text
+     = help: put a regular file there, or move it away
 
     error: cannot be read: stream did not contain valid UTF-8
     --> DIR/conf.d/d.toml
-     = help: make it readable for moorgate's user, as UTF-8 text
+     = help: write it in UTF-8
 
     error: `log.format` is not a known value
      --> DIR/moorgate.toml:2:10
@@ -262,14 +262,14 @@ fn secrets_are_read_and_never_shown() {
     let text =
         format!("{DOMAIN}username = 'me'\npassword = {{ file = '../credentials/upstream' }}\n");
     let directory = ConfigDirectory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
-    insta::assert_snapshot!(directory.refused(), @"
+    insta::assert_snapshot!(directory.refused(), @r"
     error: `upstream.password` names the file `DIR/conf.d/../credentials/upstream`, which cannot be read: No such file or directory (os error 2)
      --> DIR/conf.d/ci.toml:9:12
       |
     9 | password = { file = '../credentials/upstream' }
       |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
       |
-      = help: make a UTF-8 file that moorgate's user may read; a relative path starts at the file that names it
+      = help: make the file; a relative path starts at the file that names it
     ");
     directory.write("credentials/upstream", "s3cret\n");
     let loaded = directory.load().expect("valid");
@@ -341,5 +341,27 @@ fn what_other_programs_read_is_named_and_not_passed_over_in_silence() {
         let said = directory.refused();
         let first = format!("error: this is not TOML, but looks like {language}\n");
         assert!(said.contains(&first) && said.contains("[auth]\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_secret_that_looks_like_a_variable_is_warned_of() {
+    for (written, is_warned_of) in [
+        ("'$REGISTRY_PASSWORD'", true),
+        ("'${REGISTRY_PASSWORD}'", true),
+        ("'env:REGISTRY_PASSWORD'", true),
+        ("'$ecret'", false),
+        ("'a$SECRET'", false),
+        ("'$'", false),
+    ] {
+        let text = format!("{DOMAIN}username = 'me'\npassword = {written}\n");
+        let directory =
+            ConfigDirectory::new(&[("conf.d/ci.toml", &text), ("conf.d/ci.htpasswd", "")]);
+        let said = directory.shown(&directory.load().expect("valid").warnings);
+        assert_eq!(!said.is_empty(), is_warned_of, "{written}: {said}");
+        assert!(
+            !said.contains("PASSWORD") && !said.contains("ecret"),
+            "{said}"
+        );
     }
 }

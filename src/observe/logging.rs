@@ -1,6 +1,7 @@
 //! The event log for the administrator, as text or JSON.
 
-use std::io::{self, IsTerminal, Write};
+use super::colour::wants_colour;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -58,7 +59,7 @@ pub(crate) fn install(
         .with_writer(move || EventWriter(queue.clone()))
         .with_target(false);
     let layer: Box<dyn Layer<_> + Send + Sync> = match settings.format {
-        LogFormat::Text => Box::new(layer.with_ansi(io::stderr().is_terminal())),
+        LogFormat::Text => Box::new(layer.with_ansi(wants_colour())),
         LogFormat::Json => Box::new(layer.json().flatten_event(true)),
     };
     // A second call, as in tests, keeps the first log.

@@ -52,6 +52,7 @@ impl<'a> AccessQuery<'a> {
     pub(super) fn caveats(&self) -> Vec<String> {
         [
             self.head_requests(),
+            self.only_some_tags(),
             self.other_state_of_the_tag(),
             self.other_addresses(),
         ]
@@ -72,6 +73,32 @@ impl<'a> AccessQuery<'a> {
             format!(
                 "HEAD requests, which clients send before a push, are allowed with `push`: {}",
                 push.reason()
+            )
+        })
+    }
+
+    /// Without a tag in the question, a rule with `tags` decides about its tags alone.
+    fn only_some_tags(&self) -> Option<String> {
+        let location = self.decision().rule?;
+        let rule = self
+            .host
+            .access
+            .rules
+            .iter()
+            .find(|rule| rule.location == *location)?;
+        let tags = rule.tags.as_ref().filter(|_| self.tag.is_none())?;
+        let tags: Vec<_> = tags
+            .iter()
+            .map(|tag| format!("`{}`", tag.as_str()))
+            .collect();
+        let is_of_tags = matches!(
+            self.action,
+            Action::Push | Action::Overwrite | Action::DeleteTag
+        );
+        is_of_tags.then(|| {
+            format!(
+                "this concerns only the tags {}; ask with a tag for others",
+                tags.join(", ")
             )
         })
     }

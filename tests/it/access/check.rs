@@ -89,3 +89,30 @@ async fn users_who_can_have_no_repository_of_their_own_are_warned_of() {
     3 warnings
     "#);
 }
+
+#[tokio::test]
+async fn explain_ends_as_it_answers_if_it_is_told_to() {
+    let rules = "[[access]]\nusers = ['alice']\nrepositories = ['a']\nactions = ['push']\ntags = ['release']\n";
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup::new().domain(domain(&[], rules));
+    setup.write(directory.path());
+    let ends = async |user: &str, what: &str, options: &[&str]| {
+        let arguments = [&["explain", user, "push", what], options].concat();
+        let (status, printed, _) = cli(directory.path(), &arguments).await;
+        (status.unwrap(), printed)
+    };
+    let (status, printed) = ends("alice", "a:release", &["--exit-code"]).await;
+    assert_eq!(status, 0, "{printed}");
+    for (what, options, expected) in [
+        ("a:other", &["--exit-code"][..], 1),
+        ("a:other", &["--exit-code", "--json"], 1),
+        ("a:other", &[], 0),
+    ] {
+        let (status, printed) = ends("alice", what, options).await;
+        assert_eq!(status, expected, "{printed}");
+    }
+    assert_eq!(ends("nobody", "a:release", &["--exit-code"]).await.0, 1);
+    let (_, printed) = ends("alice", "a", &[]).await;
+    let caveat = "\n  this concerns only the tags `release`; ask with a tag for others\n";
+    assert!(printed.ends_with(caveat), "{printed}");
+}

@@ -112,6 +112,7 @@ fn said(fixture: &AccessFixture, user: &str, action: Action, repository: &str) -
         domain: None,
         client: "127.0.0.1".parse().unwrap(),
         json: false,
+        exit_code: false,
     };
     let asked = |action, what: &str| {
         let question = AccessQuestion {
