@@ -200,6 +200,7 @@ impl App {
         });
         let bound = app.bind_missing(&snapshot)?;
         app.listen(bound);
+        app.publish_listeners();
         app.start_background_tasks();
         app.ready.store(true, Ordering::Release);
         Ok(app)
@@ -244,6 +245,7 @@ impl App {
         }
         self.listen(bound);
         self.stop_unwanted(&snapshot);
+        self.publish_listeners();
         tracing::info!(domains = snapshot.domains.len(), "configuration reloaded");
         Ok(())
     }
@@ -293,6 +295,12 @@ impl App {
     /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.workers.connections.len()
+    }
+
+    /// Tells requests which sockets are moorgate's own.
+    fn publish_listeners(&self) {
+        let sockets = self.listeners().into_iter().map(|listener| listener.bound);
+        self.gateway.listeners.store(Arc::new(sockets.collect()));
     }
 
     /// The running listeners.

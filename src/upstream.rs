@@ -5,6 +5,7 @@
 pub(crate) mod client_body;
 pub(crate) mod connector;
 pub(crate) mod credential;
+pub(crate) mod destination;
 pub(crate) mod message_length;
 pub(crate) mod pool;
 pub(crate) mod request_body;
@@ -22,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use crate::clock::Watched;
 use crate::config::vhost::UpstreamUrl;
 use connector::Connector;
+use destination::RefusedDestination;
 use message_length::InvalidLength;
 use pool::{Lease, Pool, PooledConnection};
 use request_body::{RequestBody, Upload, UploadFailure};
@@ -41,6 +43,9 @@ pub(crate) enum UpstreamError {
     /// The TCP or TLS connection failed.
     #[error("the upstream cannot be reached")]
     Unreachable(#[source] std::io::Error),
+    /// A redirect leads to an address to which none is followed.
+    #[error("the redirect of the registry is not followed")]
+    RefusedDestination(#[source] RefusedDestination),
     /// The connection took longer than `upstream_connect`.
     #[error("the upstream did not accept a connection in time")]
     ConnectTimedOut,
@@ -65,6 +70,15 @@ pub(crate) enum UpstreamError {
     /// The client's body exceeds the domain's limit.
     #[error("the client's body is too large")]
     TooLarge,
+}
+
+impl UpstreamError {
+    fn unconnected(error: std::io::Error) -> Self {
+        match error.downcast::<RefusedDestination>() {
+            Ok(refused) => Self::RefusedDestination(refused),
+            Err(error) => Self::Unreachable(error),
+        }
+    }
 }
 
 /// The headers of a request without a body, which come with a redirect in response to it, so that
@@ -94,6 +108,11 @@ impl Upstream {
 
     pub(crate) fn target(&self) -> &UpstreamUrl {
         self.connector.target()
+    }
+
+    /// Whether its last connection led to a public address.
+    pub(crate) fn is_public(&self) -> bool {
+        self.connector.is_public()
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {
@@ -155,7 +174,7 @@ impl Upstream {
                 .connector
                 .connect(progress.clone())
                 .await
-                .map_err(UpstreamError::Unreachable)?;
+                .map_err(UpstreamError::unconnected)?;
             http1::Builder::new()
                 .max_headers(MAX_RESPONSE_HEADERS)
                 .max_header_size(MAX_RESPONSE_HEAD)

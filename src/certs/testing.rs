@@ -124,6 +124,7 @@ pub(crate) fn host(
             roots: None,
             authorization: UpstreamAuthorization::Strip,
             redirects: Redirects::Pass,
+            follow_hosts: Vec::new(),
         }),
         locations: LocationForm::Absolute,
         browser: None,

@@ -139,6 +139,7 @@ pub(super) struct RawUpstream {
     pub(super) password: Setting<RawSecret>,
     pub(super) authorization: Setting<RawAuthorization>,
     pub(super) redirects: Setting<Redirects>,
+    pub(super) follow_hosts: List<Authority>,
     pub(super) locations: Setting<LocationForm>,
 }
 
@@ -403,6 +404,7 @@ fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
                 &[("pass", Redirects::Pass), ("follow", Redirects::Follow)],
             )
         }),
+        follow_hosts: table.list("follow_hosts", values::follow_host),
         locations: table.value("locations", |value| {
             values::choice(
                 value,

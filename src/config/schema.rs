@@ -134,6 +134,7 @@ const UPSTREAM: &[&str] = &[
     "password",
     "authorization",
     "redirects",
+    "follow_hosts",
     "locations",
 ];
 

@@ -16,7 +16,7 @@ use toml::de::DeValue;
 pub(super) use self::acme::{
     RawAcme, acme, argument, ca_defined_name, certified_name, directory, email, resolver,
 };
-pub(super) use self::host::{alias, domain_name, host_name};
+pub(super) use self::host::{alias, domain_name, follow_host, host_name};
 pub(super) use self::url::upstream_url;
 use super::network::Network;
 use super::vhost::ListenAddress;

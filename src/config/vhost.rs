@@ -238,6 +238,9 @@ pub struct UpstreamSettings {
     pub authorization: UpstreamAuthorization,
     /// What is done with redirects to other hosts.
     pub redirects: Redirects,
+    /// The hosts, or hosts with a port, to which redirects are followed although their addresses are
+    /// private or of this host.
+    pub follow_hosts: Vec<Authority>,
 }
 
 /// `scheme://host[:port][/base]`.

@@ -1,5 +1,6 @@
 //! What all requests of the process share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -21,6 +22,8 @@ pub(crate) struct Gateway {
     pub(crate) access_log: Arc<AccessLog>,
     /// Counters of the requests that found no domain.
     pub(crate) unlocated_traffic: Arc<Traffic>,
+    /// The sockets on which moorgate listens.
+    pub(crate) listeners: ArcSwap<Vec<SocketAddr>>,
     pub(crate) tag_locks: TagLocks,
     pub(crate) manifest_budget: ManifestBudget,
     /// Refused handshakes without a server name.
@@ -44,6 +47,7 @@ impl Gateway {
             verifier,
             access_log,
             unlocated_traffic: Arc::default(),
+            listeners: ArcSwap::default(),
             tag_locks: TagLocks::new(),
             manifest_budget: ManifestBudget::new(),
             nameless_log: PeerLog::default(),

@@ -346,6 +346,11 @@ impl Rejection {
                 "the upstream registry cannot be reached: try again",
             )
             .with(Extra::RetryAfter(5)),
+            UpstreamError::RefusedDestination(_) => unavailable(
+                StatusCode::BAD_GATEWAY,
+                "the upstream registry redirects to an address to which moorgate does not follow: \
+                 its administrator finds it in the log, and may name its host in [upstream] follow_hosts",
+            ),
             UpstreamError::InvalidLength(_) => unavailable(
                 StatusCode::BAD_GATEWAY,
                 "the upstream registry sent a Content-Length or Transfer-Encoding that is not valid",

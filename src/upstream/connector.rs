@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use rustls::ClientConfig;
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::destination::{AddressScope, RedirectPolicy};
 use super::transfer::TransferProgress;
 use crate::certs::library_error::described;
 use crate::certs::roots::{self, RootsError};
@@ -28,6 +30,10 @@ pub(crate) struct Connector {
     target: UpstreamUrl,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     lookups: Arc<Semaphore>,
+    /// For the target of a redirect.
+    policy: Option<RedirectPolicy>,
+    /// Whether the last connection led to a public address.
+    is_public: AtomicBool,
 }
 
 /// Why an upstream cannot be used as configured.
@@ -73,7 +79,22 @@ impl Connector {
             target,
             tls,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+            policy: None,
+            is_public: AtomicBool::new(true),
         })
+    }
+
+    /// The same to those addresses alone to which redirects are followed.
+    pub(crate) fn restricted(self, policy: RedirectPolicy) -> Self {
+        Self {
+            policy: Some(policy),
+            ..self
+        }
+    }
+
+    /// Whether the last connection led to a public address, as far as is known.
+    pub(crate) fn is_public(&self) -> bool {
+        self.is_public.load(Ordering::Relaxed)
     }
 
     pub(crate) fn target(&self) -> &UpstreamUrl {
@@ -99,10 +120,35 @@ impl Connector {
     }
 
     async fn connect_tcp(&self) -> io::Result<TcpStream> {
-        if let Some(address) = self.target.host.ip() {
-            return TcpStream::connect(SocketAddr::new(address, self.target.port)).await;
+        let addresses = match self.target.host.ip() {
+            Some(address) => vec![SocketAddr::new(address, self.target.port)],
+            None => self.resolve().await?,
+        };
+        let stream = TcpStream::connect(self.permitted(addresses)?.as_slice()).await?;
+        let scope = AddressScope::of(stream.peer_addr()?.ip());
+        let is_public = scope == AddressScope::Public;
+        self.is_public.store(is_public, Ordering::Relaxed);
+        Ok(stream)
+    }
+
+    /// Those of the addresses to which the policy lets connect. The connection is made to them and
+    /// not to the name, which may resolve differently a moment later.
+    fn permitted(&self, mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+        let Some(policy) = &self.policy else {
+            return Ok(addresses);
+        };
+        let mut refused = None;
+        addresses.retain(|&address| match policy.check(address) {
+            Ok(()) => true,
+            Err(error) => {
+                refused = Some(error);
+                false
+            }
+        });
+        match refused {
+            Some(error) if addresses.is_empty() => Err(io::Error::other(error)),
+            _ => Ok(addresses),
         }
-        TcpStream::connect(self.resolve().await?.as_slice()).await
     }
 
     /// The addresses of the host. The resolver of the system blocks a thread until it answers, also

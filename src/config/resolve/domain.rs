@@ -209,6 +209,7 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
         password,
         authorization,
         redirects,
+        follow_hosts,
         // For both kinds.
         locations: _,
     } = &raw;
@@ -224,6 +225,7 @@ fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<
         ("password", password.span()),
         ("authorization", authorization.span()),
         ("redirects", redirects.span()),
+        ("follow_hosts", follow_hosts.span()),
     ];
     for (key, span) in others {
         let Some(span) = span else { continue };
@@ -285,7 +287,24 @@ fn upstream(
         roots: upstream.roots.given().map(|path| file.source.beside(path)),
         authorization: authorization?,
         redirects: upstream.redirects.or(Redirects::Pass),
+        follow_hosts: follow_hosts(file, upstream, problems),
     })
+}
+
+/// The hosts to which redirects are followed whatever their addresses are.
+fn follow_hosts(
+    file: &DomainFile,
+    upstream: &RawUpstream,
+    problems: &mut Problems,
+) -> Vec<Authority> {
+    let follows = upstream.redirects.given() == Some(&Redirects::Follow);
+    if let Some(span) = upstream.follow_hosts.span().filter(|_| !follows) {
+        let message = "`upstream.follow_hosts` has no effect without `redirects = \"follow\"`";
+        let help = "write redirects = \"follow\" in [upstream], or leave it out";
+        problems.push(Problem::at(&file.source, span, message, help));
+    }
+    let hosts = upstream.follow_hosts.given().into_iter().flatten();
+    hosts.map(|host| host.get_ref().clone()).collect()
 }
 
 /// The credentials for the upstream: `username` and `password` together, or the client's own.

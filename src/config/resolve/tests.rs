@@ -152,7 +152,7 @@ fn every_setting_arrives() {
     let domain = "domain = 'ci.example.com'\naliases = ['localhost', '127.0.0.1']\nlisten = [':8443', '[::1]:5000']\n\
         [tls]\ncertificate = '../ci.pem'\nkey = '/keys/ci.key'\n[auth]\nhtpasswd = '../ci.htpasswd'\nrealm = 'CI'\n\
         [upstream]\nurl = 'https://registry/base/'\nroots = 'roots.pem'\nusername = 'me'\npassword = 's3cret'\n\
-        authorization = 'strip'\nredirects = 'follow'\nlocations = 'relative'\n[browser]\nurl = 'http://browser'\n\
+        authorization = 'strip'\nredirects = 'follow'\nfollow_hosts = ['minio:9000']\nlocations = 'relative'\n[browser]\nurl = 'http://browser'\n\
         [limits]\nbody = 'none'\n[timeouts]\nfirst_body_byte = '1s'\nupstream_connect = '2s'\nupstream_head = '3s'\n\
         upstream_commit = '4s'\nupstream_idle = '5s'\n";
     let snapshot = valid(main, &[domain]);
@@ -244,6 +244,14 @@ fn every_setting_arrives() {
                             password: SecretBox<str>([REDACTED]),
                         },
                         redirects: Follow,
+                        follow_hosts: [
+                            Authority {
+                                host: "minio",
+                                port: Some(
+                                    9000,
+                                ),
+                            },
+                        ],
                     },
                 ),
                 locations: Relative,
@@ -623,6 +631,10 @@ fn what_goes_together_in_a_store() {
                 "`upstream.password` is for a registry at a `url`, and this one is a `directory`",
                 "`upstream.roots` is for a registry at a `url`, and this one is a `directory`",
             ],
+        ),
+        (
+            "url = 'http://a'\nfollow_hosts = ['b']",
+            &["`upstream.follow_hosts` has no effect without `redirects = \"follow\"`"],
         ),
         (
             "directory = 'ci'\nauthorization = 'pass'\nredirects = 'follow'",

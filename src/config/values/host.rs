@@ -41,7 +41,19 @@ pub(in crate::config) fn host_name(value: &DeValue<'_>) -> Value<HostName> {
 
 /// An alias of a domain: a name or an address; with a port, it applies to listeners of that port.
 pub(in crate::config) fn alias(value: &DeValue<'_>) -> Value<Authority> {
-    let text = text(value, ALIAS_HELP)?;
+    authority(value, ALIAS_HELP)
+}
+
+/// A host to which redirects are followed; with a port, to that port alone.
+pub(in crate::config) fn follow_host(value: &DeValue<'_>) -> Value<Authority> {
+    authority(
+        value,
+        "write a host such as \"minio.internal\" or \"10.0.0.5:9000\"",
+    )
+}
+
+fn authority(value: &DeValue<'_>, help: &'static str) -> Value<Authority> {
+    let text = text(value, help)?;
     // An IPv6 address without brackets has colons and no port.
     let alias = match text.parse::<IpAddr>() {
         Ok(address) => Ok(Authority {
@@ -50,7 +62,7 @@ pub(in crate::config) fn alias(value: &DeValue<'_>) -> Value<Authority> {
         }),
         Err(_) => Authority::parse(text),
     };
-    alias.map_err(|error| no_name(text, error, ALIAS_HELP))
+    alias.map_err(|error| no_name(text, error, help))
 }
 
 /// What a text is that is no name.

@@ -2,6 +2,9 @@
 //! from moorgate, always; to the storage, with `redirects = "follow"`, without any credentials, so
 //! that clients need neither reach nor trust the storage.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::request_meta::{RequestMeta, origin, rewriter};
@@ -12,8 +15,9 @@ use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
 use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
-use crate::request::route::{Route, UpstreamRoute};
+use crate::request::route::UpstreamRoute;
 use crate::upstream::connector::{Connector, Trust};
+use crate::upstream::destination::RedirectPolicy;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::response_body::UpstreamBody;
 use crate::upstream::{SentHeaders, Upstream};
@@ -99,7 +103,12 @@ async fn follow(
                 let Some(trust) = route.site().storage.as_ref() else {
                     return located(response, url);
                 };
-                let storage = RedirectedStorage { route, meta, trust };
+                let storage = RedirectedStorage {
+                    to,
+                    meta,
+                    trust,
+                    listeners: cx.gateway.listeners.load_full(),
+                };
                 let response = storage.fetched(url, MAX_REDIRECTS - followed).await?;
                 return Ok(with_digest(response, digest));
             }
@@ -209,9 +218,11 @@ fn redirect(
 
 /// The storage of a registry, which moorgate requests in the client's place.
 struct RedirectedStorage<'a> {
-    route: &'a Route,
+    to: UpstreamRoute<'a>,
     meta: &'a RequestMeta,
     trust: &'a Trust,
+    /// The sockets on which moorgate listens.
+    listeners: Arc<Vec<SocketAddr>>,
 }
 
 impl RedirectedStorage<'_> {
@@ -252,7 +263,9 @@ impl RedirectedStorage<'_> {
     ) -> Result<Response<UpstreamBody>, Rejection> {
         let unusable = |_| Rejection::upstream_bad_location();
         let connector = Connector::new(url.clone(), Some(self.trust)).map_err(unusable)?;
-        let timeouts = &self.route.site().host.timeouts;
+        let connector = connector.restricted(self.policy(url));
+        let route = self.to.route;
+        let timeouts = &route.site().host.timeouts;
         // Signed URLs lead to many hosts, each rarely: every download opens a connection.
         let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
         let mut headers = self.meta.headers.clone().unwrap_or_default();
@@ -262,9 +275,23 @@ impl RedirectedStorage<'_> {
         headers.insert(header::HOST, host);
         let request = request(&self.meta.method, target, headers);
         upstream
-            .send(request, None, self.route.transfer_limits())
+            .send(request, None, route.transfer_limits())
             .await
             .map_err(|error| Rejection::upstream(error, 0))
+    }
+
+    /// Where the storage may be.
+    fn policy(&self, url: &UpstreamUrl) -> RedirectPolicy {
+        let settings = self.to.route.site().host.registry.upstream();
+        let named = settings.map_or(&[][..], |settings| &settings.follow_hosts);
+        let is_named = |named: &Authority| {
+            named.host == url.host && named.port.is_none_or(|port| port == url.port)
+        };
+        RedirectPolicy {
+            listeners: self.listeners.clone(),
+            is_named: named.iter().any(is_named),
+            from_private: !self.to.backend.upstream.is_public(),
+        }
     }
 }
 

@@ -386,8 +386,9 @@ async fn credentials_do_not_follow_a_redirect() {
         crate::harness::Upstream::new().await,
         crate::harness::Upstream::new().await,
     );
-    let domain = Domain::new("ci.test", &registry.url())
-        .upstream("redirects = \"follow\"\nauthorization = \"pass\"");
+    let domain = Domain::new("ci.test", &registry.url()).upstream(
+        "redirects = \"follow\"\nfollow_hosts = [\"127.0.0.1\"]\nauthorization = \"pass\"",
+    );
     let gateway = Setup::new().domain(domain).start().await;
     let digest = format!("sha256:{}", "0".repeat(64));
     let mut client: RawPeer<_> = gateway.client().await;

@@ -227,8 +227,8 @@ async fn a_download_elsewhere_at_the_registry_is_fetched_there() {
 
 #[tokio::test]
 async fn the_storage_behind_a_redirect_at_the_registry_sees_no_credentials() {
-    for mode in ["pass", "follow"] {
-        let keys = format!("redirects = \"{mode}\"\n{OWN}");
+    for (mode, hosts) in [("pass", ""), ("follow", "follow_hosts = [\"127.0.0.1\"]")] {
+        let keys = format!("redirects = \"{mode}\"\n{hosts}\n{OWN}");
         let mut between = ProxiedPair::with(|domain| domain.upstream(&keys)).await;
         let storage = Upstream::new().await;
         redirected(&mut between, "GET", "", "/downloads/x").await;

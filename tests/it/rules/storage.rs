@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use crate::harness::{Head, ProxiedPair, RawPeer, Upstream, json, request, url};
+use crate::harness::{Events, Head, ProxiedPair, RawPeer, Upstream, json, request, url};
 
 const BLOB: &str =
     "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -17,7 +17,7 @@ fn redirect(location: &str) -> String {
 
 async fn following() -> (ProxiedPair, Upstream) {
     // The registry would get this; the storage must not.
-    let keys = "redirects = \"follow\"\nusername = \"gate\"\npassword = \"inside\"";
+    let keys = "redirects = \"follow\"\nfollow_hosts = [\"127.0.0.1\"]\nusername = \"gate\"\npassword = \"inside\"";
     (
         ProxiedPair::with(|domain| domain.upstream(keys)).await,
         Upstream::new().await,
@@ -273,4 +273,97 @@ async fn an_upload_is_never_followed() {
         (307, Some(location.as_str()))
     );
     storage.untouched().await;
+}
+
+/// A registry on loopback, with these settings for redirects.
+async fn following_to(hosts: &str) -> ProxiedPair {
+    let keys = format!("redirects = \"follow\"\nfollow_hosts = [{hosts}]");
+    ProxiedPair::with(|domain| domain.upstream(&keys)).await
+}
+
+/// Asserts that a redirect is not followed, and that the log says why.
+async fn is_not_followed(between: &mut ProxiedPair, location: &str, why: &str) {
+    let events = Events::kept();
+    between.forwarded(request("GET", BLOB, "")).await;
+    let (head, body) = between.answered(redirect(location)).await;
+    assert_eq!(head.status(), 502, "{location}");
+    let text = json(&body)["errors"][0]["message"].to_string();
+    assert!(text.contains("follow_hosts"), "{text}");
+    let lines = events.with(why);
+    assert_eq!(lines.len(), 1, "{location}: {}", events.all());
+}
+
+#[tokio::test]
+async fn redirects_to_addresses_of_the_host_are_not_followed() {
+    let mut between = following_to("").await;
+    let storage = Upstream::new().await;
+    let port = storage.address().port();
+    for host in [
+        "127.0.0.1",
+        "127.0.0.2",
+        "localhost",
+        "0.0.0.0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "169.254.169.254",
+    ] {
+        let location = format!("http://{host}:{port}/x");
+        is_not_followed(
+            &mut between,
+            &location,
+            "is an address of this host or its link",
+        )
+        .await;
+    }
+    storage.untouched().await;
+}
+
+#[tokio::test]
+async fn each_redirect_of_the_storage_is_looked_at() {
+    let mut between = following_to("\"127.0.0.1\"").await;
+    let storage = Upstream::new().await;
+    let events = Events::kept();
+    let asked = request("GET", BLOB, "");
+    let (mut peer, _) = fetched(&mut between, &storage, &asked, &storage.url()).await;
+    let inside = Upstream::new().await;
+    let port = inside.address().port();
+    peer.send(redirect(&format!("http://localhost:{port}/x")))
+        .await;
+    assert_eq!(between.client.answer().await.0.status(), 502);
+    assert_eq!(events.with("of this host or its link").len(), 1);
+    inside.untouched().await;
+}
+
+#[tokio::test]
+async fn redirects_to_a_host_are_followed_to_the_named_port_alone() {
+    let storage = Upstream::new().await;
+    let other = Upstream::new().await;
+    let mut between = following_to(&format!("\"{}\"", storage.address())).await;
+    let asked = request("GET", BLOB, "");
+    let (mut peer, _) = fetched(&mut between, &storage, &asked, &storage.url()).await;
+    peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(between.client.answer().await.0.status(), 200);
+    is_not_followed(&mut between, &other.url(), "of this host or its link").await;
+    other.untouched().await;
+}
+
+#[tokio::test]
+async fn redirects_to_moorgate_itself_are_never_followed() {
+    let mut between = following_to("\"127.0.0.1\", \"127.0.0.2\", \"127.0.0.3\"").await;
+    let gateway = &between.gateway;
+    let own = [gateway.https(), gateway.http(), gateway.admin()];
+    for address in own {
+        for host in [
+            format!("{}", address.ip()),
+            format!("[::ffff:{}]", address.ip()),
+        ] {
+            let location = format!("http://{host}:{}/status", address.port());
+            is_not_followed(&mut between, &location, "is a listener of moorgate").await;
+        }
+    }
+    // The next configuration has the same listeners.
+    between.gateway.app.reload().await.unwrap();
+    let location = format!("http://{}/metrics", own[2]);
+    is_not_followed(&mut between, &location, "is a listener of moorgate").await;
 }

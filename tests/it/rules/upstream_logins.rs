@@ -93,7 +93,7 @@ async fn the_check_of_a_tag_says_why_it_could_not_be_made() {
 
 #[tokio::test]
 async fn a_storage_that_refuses_is_not_taken_for_the_registry() {
-    let keys = format!("redirects = \"follow\"\n{OWN}");
+    let keys = format!("redirects = \"follow\"\nfollow_hosts = [\"127.0.0.1\"]\n{OWN}");
     let mut between = ProxiedPair::with(|domain| domain.upstream(&keys)).await;
     let storage = crate::harness::Upstream::new().await;
     let blob = format!("/v2/a/blobs/sha256:{}", "0".repeat(64));
