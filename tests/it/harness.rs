@@ -23,7 +23,7 @@ use std::time::Duration;
 pub use cli::cli;
 pub use events::Events;
 pub use gateway::{Domain, Gateway, Setup, basic, bound, client_config, request, start_app, url};
-pub use http2::{BodySender, Http2, collect, no_body, request2};
+pub use http2::{BodySender, Feed, Http2, collect, no_body, request2};
 pub use log_lines::log_lines;
 pub use origin::Origin;
 pub use proxied_pair::ProxiedPair;

@@ -1,9 +1,11 @@
 //! Tags that may be made and not moved: looked up and written in one go.
 
+use bytes::Bytes;
+
 use super::fixture::{AccessFixture, KINDS, Kind, allow};
 use crate::harness::{
-    BodySender, Clock, Domain, Http2, ProxiedPair, RawPeer, Setup, Upstream, json, promptly,
-    request, request2, seconds, settle,
+    BodySender, Clock, Domain, Feed, Http2, ProxiedPair, RawPeer, Setup, Upstream, json, no_body,
+    promptly, request, request2, seconds, settle,
 };
 use crate::store::client::{Client, Endpoint};
 use crate::store::image::{Image, MANIFEST};
@@ -335,6 +337,16 @@ async fn a_manifest_is_streamed_where_no_rule_depends_on_existing_tags() {
     }
 }
 
+type Answer = tokio::task::JoinHandle<hyper::Result<(http::response::Parts, Bytes)>>;
+
+/// Begins to push a manifest.
+fn begin(client: &mut Http2, tag: usize) -> (Feed, Answer) {
+    let (feed, body) = BodySender::new();
+    let target = format!("/v2/base/app/manifests/v{tag}");
+    let answer = tokio::spawn(client.send(request2("PUT", &target).body(body).unwrap()));
+    (feed, answer)
+}
+
 #[tokio::test]
 async fn manifests_wait_for_memory_unread_and_for_a_limited_time() {
     let mut between = restricted().await;
@@ -343,20 +355,33 @@ async fn manifests_wait_for_memory_unread_and_for_a_limited_time() {
     let clock = Clock::stopped();
     let mut client = Http2::connect(&between.gateway, "ci.test").await;
     let mut begun = Vec::new();
-    let mut begin = |tag: usize| {
-        let (feed, body) = BodySender::new();
-        let target = format!("/v2/base/app/manifests/v{tag}");
-        let answer = tokio::spawn(client.send(request2("PUT", &target).body(body).unwrap()));
-        (feed, answer)
-    };
-    // Nobody knows how long they will be: 4 MiB each at most, and a user has 16 MiB of the 64 for
-    // all.
+    // A user has 16 MiB of the 64 for all, taken as the bytes arrive. Each manifest is looked up at
+    // the registry when all of it is here.
+    let mut registries = Vec::new();
     for tag in 0..4 {
-        begun.push(begin(tag));
+        let (feed, answer) = begin(&mut client, tag);
+        for _ in 0..64 {
+            let part = Bytes::from(vec![b' '; 64 << 10]);
+            promptly(feed.send(Ok(part))).await.unwrap();
+        }
+        drop(feed);
+        begun.push(answer);
+        if tag == 0 {
+            promptly(between.asked()).await;
+        } else {
+            let mut registry = promptly(between.upstream.accept()).await;
+            promptly(registry.head()).await;
+            registries.push(registry);
+        }
     }
-    settle().await;
-    let (_feed, late) = begin(8);
-    settle().await;
+    let (feed, late) = begin(&mut client, 8);
+    feed.send(Ok(Bytes::from_static(b"{"))).await.unwrap();
+    // What is answered at once is behind them on the connection: they are here when it is answered.
+    for _ in 0..2 {
+        let refused = request2("GET", "/v2/base//app/tags/list");
+        let answer = client.send(refused.body(no_body()).unwrap());
+        assert_eq!(promptly(answer).await.unwrap().0.status, 400);
+    }
     assert!(!late.is_finished());
     clock.jump(seconds(10)).await;
     let (head, body) = promptly(late).await.unwrap().unwrap();
@@ -369,11 +394,10 @@ async fn manifests_wait_for_memory_unread_and_for_a_limited_time() {
     between.client.send(push("short", "{}")).await;
     between.upstream.untouched().await;
     between.registry().silent().await;
-    let (feed, broken) = begun.pop().unwrap();
-    feed.send(Err(std::io::ErrorKind::Other.into()))
-        .await
-        .unwrap();
-    assert!(promptly(broken).await.unwrap().is_err());
-    let look = promptly(between.asked()).await;
+    drop(registries.pop());
+    let broken = promptly(begun.pop().unwrap()).await.unwrap().unwrap();
+    assert_eq!(broken.0.status, 502);
+    let mut registry = promptly(between.upstream.accept()).await;
+    let look = promptly(registry.head()).await;
     assert_eq!(look.first, "HEAD /v2/base/app/manifests/short HTTP/1.1");
 }

@@ -250,7 +250,9 @@ fn play(fixture: &RegistriesFixture, client: &dyn Client) {
             assert!(is_shown, "{words:?} is not shown: {row}");
             let lines = fixture.logged(&[&format!("user={user}"), &repository, status]);
             assert!(
-                lines.iter().any(|line| line.ends_with(by)),
+                lines
+                    .iter()
+                    .any(|line| line.ends_with(by) || line.contains(&format!("{by} "))),
                 "{by:?} is not logged: {row}\n{lines:?}"
             );
         };
