@@ -29,7 +29,11 @@
 //! `request/answer/hidden` for repositories whose existence the user may not learn.
 //! `auth/policy` decides about access. `request/answer/redirects` follows redirects of an
 //! upstream where the domain asks for it, and `request/answer/manifest_budget` bounds the memory of
-//! buffered manifests. `request/via` finds requests that come back to where they were forwarded.
+//! buffered manifests; `page_size` lowers the page of a list to what the registry gives,
+//! `references` leads addresses of the registry back to it, and `upstream_login` tells why a registry
+//! refused moorgate. `request/via` finds requests that come back to where they were forwarded,
+//! `upstream/message_length` lets one length of a message through or none, and
+//! `upstream/destination` decides where redirects may lead.
 //!
 //! Beside the line, `request/plain` answers plain HTTP (redirects to https, and http-01
 //! challenges), and `request/token` issues the tokens (`auth/token`) of domains in token mode.
@@ -38,7 +42,9 @@
 //! orders, renews and stores certificates and fills the table that handshakes read: `acme` is the
 //! client, `orders` the scheduler, `preflight` what is checked before an order, `state` the files
 //! and the ledger, `served` the table. `upstream/transfer` holds every time limit of a transfer.
-//! `observe` writes the logs and counts. `app` builds all of it and swaps it on reload, and
+//! `observe` counts, and writes the logs through a bounded queue (`observe/log_queue`), a lasting
+//! trouble once a minute (`observe/repeats`). `connection/closing` ends connections so that the last
+//! answer arrives. `app` builds all of it and swaps it on reload, and
 //! `app/lifecycle` turns signals into reload and drain. `admin` serves health, status and metrics
 //! and takes commands on the control socket. `cli` is the command.
 //!
