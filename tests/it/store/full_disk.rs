@@ -173,7 +173,7 @@ async fn a_disk_without_a_byte_left_breaks_no_manifest() {
 }
 
 #[tokio::test]
-async fn tags_are_deleted_and_garbage_is_collected_on_a_full_disk() {
+async fn tags_and_blobs_are_deleted_on_a_full_disk() {
     let small = Small::new();
     let mut client = small.client();
     let (image, other) = (Image::small(1), Image::small(2));
