@@ -171,17 +171,14 @@ fn curl(directory: &Path, port: u16) -> String {
     run(&mut curl, "").stdout
 }
 
-/// Asserts how the stream of a refused upload ends, and what Debian's curl makes of it.
-async fn ends_cleanly(server: &str, mut client: Frames, directory: &Path, port: u16) {
+/// Asserts how the stream of a refused upload ends.
+async fn ends_cleanly(server: &str, mut client: Frames) {
     let stream = begin(&mut client).await;
     let end = end_of(&mut client, stream).await;
     // RFC 9113, section 8.1: after a complete response, NO_ERROR asks to send no more.
     let wanted = ["HEADERS", "DATA END_STREAM", "RST_STREAM 0"];
     assert_eq!(end, wanted, "{server}");
     goes_on(&mut client, stream).await;
-    for _ in 0..3 {
-        assert_eq!(curl(directory, port), "2 401 0", "{server}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,10 +190,14 @@ async fn early_answers_end_as_those_of_the_peers() {
         ("Caddy", Peer::caddy),
     ] {
         let peer = start(directory);
-        ends_cleanly(name, peer.frames().await, directory, peer.port).await;
+        ends_cleanly(name, peer.frames().await).await;
     }
     let ci = Domain::store("ci.test", "ci");
     let gateway = Setup::new().domain(ci).start().await;
     let port = gateway.https().port();
-    ends_cleanly("moorgate", gateway.frames().await, directory, port).await;
+    ends_cleanly("moorgate", gateway.frames().await).await;
+    // With both peers, it is a race for curl before 8.0 whether the reset comes with the answer.
+    for _ in 0..3 {
+        assert_eq!(curl(directory, port), "2 401 0");
+    }
 }

@@ -113,7 +113,7 @@ fn skopeo_pushes_pulls_lists_and_deletes() {
         .skopeo(&["inspect", &format!("docker://{authority}/other/app:v1")])
         .succeeded();
     for line in fixture.moorgate.stdout().lines() {
-        assert!(line.ends_with(" end=complete"), "{line}");
+        assert!(line.contains(" end=complete"), "{line}");
     }
 }
 
