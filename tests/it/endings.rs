@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::frames::{
-    END_STREAM, Frames, GOAWAY, HEADERS, Outcome, PING, WINDOW_UPDATE, wire,
+    ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, WINDOW_UPDATE, wire,
 };
 use crate::harness::{
     Clock, Domain, Gateway, RawPeer, Setup, log_lines, promptly, request, seconds, settle,
@@ -29,20 +30,41 @@ enum Cause {
     HeadLimit,
 }
 
-/// A registry whose every answer is that long.
-async fn registry() -> String {
+/// Says how many answers have begun, and when they may go on.
+#[derive(Clone)]
+struct Answers {
+    begun: Arc<Semaphore>,
+    rest: watch::Sender<bool>,
+}
+
+impl Answers {
+    fn new(may_go_on: bool) -> Self {
+        Self {
+            begun: Arc::new(Semaphore::new(0)),
+            rest: watch::Sender::new(may_go_on),
+        }
+    }
+}
+
+/// A registry whose every answer is that long, and half as long until it may go on.
+async fn registry(answers: Answers) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
             let mut peer = RawPeer::new(listener.accept().await.unwrap().0);
+            let Answers { begun, rest } = answers.clone();
             tokio::spawn(async move {
                 while peer.try_head().await.is_some() {
                     peer.send(format!(
                         "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"
                     ))
                     .await;
-                    peer.send(vec![b'x'; LENGTH]).await;
+                    peer.send(vec![b'x'; LENGTH / 2]).await;
+                    begun.add_permits(1);
+                    let mut rest = rest.subscribe();
+                    rest.wait_for(|may_go_on| *may_go_on).await.unwrap();
+                    peer.send(vec![b'x'; LENGTH / 2]).await;
                 }
             });
         }
@@ -50,8 +72,8 @@ async fn registry() -> String {
     url
 }
 
-async fn gateway() -> Gateway {
-    let domain = Domain::new("ci.test", &registry().await);
+async fn gateway(answers: Answers) -> Gateway {
+    let domain = Domain::new("ci.test", &registry(answers).await);
     Setup::new().domain(domain).start().await
 }
 
@@ -65,11 +87,11 @@ async fn tls(gateway: &Gateway, alpn: &str) -> TlsStream<TcpStream> {
     connector.connect(name, tcp).await.unwrap()
 }
 
-/// Connections that have sent a request each, and what they send when the server has ended them.
+/// Connections that have sent a request each; those over HTTP/2 with how much they have read.
 async fn connections(
     gateway: &Gateway,
     cause: Cause,
-) -> (Vec<Frames>, Vec<RawPeer<TlsStream<TcpStream>>>) {
+) -> (Vec<(Frames, usize)>, Vec<RawPeer<TlsStream<TcpStream>>>) {
     let (mut http2, mut http1) = (Vec::new(), Vec::new());
     for _ in 0..CONNECTIONS {
         let mut client = Frames::over(tls(gateway, "h2").await, 65_535).await;
@@ -80,7 +102,7 @@ async fn connections(
                 .await
                 .unwrap();
         }
-        http2.push(client);
+        http2.push((client, 0));
         let mut client = RawPeer::new(tls(gateway, "http/1.1").await);
         client.send(request("GET", PATH, "")).await;
         http1.push(client);
@@ -88,11 +110,43 @@ async fn connections(
     (http2, http1)
 }
 
+/// Reads to a PING and answers it; returns how much of an answer came before it.
+async fn answer_ping(client: &mut Frames) -> usize {
+    let mut read = 0;
+    loop {
+        let frame = client.next().await;
+        match frame.kind {
+            DATA => read += frame.payload.len(),
+            PING => {
+                client.send(PING, ACK, 0, &frame.payload).await;
+                return read;
+            }
+            _ => {}
+        }
+    }
+}
+
 async fn a_third_of_a_thousand(cause: Cause) {
     let clock = Clock::stopped();
-    let gateway = gateway().await;
+    let answers = Answers::new(cause != Cause::Drain);
+    let gateway = gateway(answers.clone()).await;
     let (lines, _writer) = log_lines(&gateway);
-    let (http2, http1) = connections(&gateway, cause).await;
+    let (mut http2, http1) = connections(&gateway, cause).await;
+    let all = u32::try_from(2 * CONNECTIONS).unwrap();
+    promptly(answers.begun.acquire_many(all))
+        .await
+        .unwrap()
+        .forget();
+    // The drain begins while the answers run, and ends with them.
+    let mut drained = None;
+    if cause == Cause::Drain {
+        let app = gateway.app.clone();
+        drained = Some(tokio::spawn(async move { app.drain(seconds(60)).await }));
+        for (client, read) in &mut http2 {
+            *read = promptly(answer_ping(client)).await;
+        }
+        answers.rest.send_replace(true);
+    }
     // A line says that an answer is with the kernel, or nearly so.
     let answered = async {
         for _ in 0..2 * CONNECTIONS {
@@ -102,32 +156,26 @@ async fn a_third_of_a_thousand(cause: Cause) {
         }
     };
     promptly(answered).await;
-    let app = gateway.app.clone();
-    let mut drained = None;
     match cause {
-        Cause::Drain => drained = Some(tokio::spawn(async move { app.drain(seconds(60)).await })),
+        Cause::Drain => {}
         Cause::Idle => clock.jump(seconds(300)).await,
-        Cause::HeadLimit => {
-            // Over HTTP/1.1, the head of the next request begins when the answer has been written.
-            clock.jump(seconds(30)).await;
-        }
+        Cause::HeadLimit => clock.jump(seconds(30)).await,
     }
     for _ in 0..10 {
         settle().await;
     }
-    for mut client in http2 {
+    for (mut client, read) in http2 {
         for _ in 0..4 {
             let _ = client
                 .try_send(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())
                 .await;
         }
         settle().await;
-        let outcome = promptly(client.outcome(1)).await;
-        let Outcome::Answer(200, body) = outcome else {
-            panic!("{cause:?} over HTTP/2: {outcome:?}")
-        };
-        assert_eq!(body.len(), LENGTH, "{cause:?}");
-        promptly(client.ended()).await;
+        let frames = promptly(client.ended()).await;
+        let all = frames.iter().filter(|frame| frame.kind == DATA);
+        let length = read + all.map(|frame| frame.payload.len()).sum::<usize>();
+        let complete = frames.iter().any(Frame::ends_stream);
+        assert_eq!((length, complete), (LENGTH, true), "{cause:?} over HTTP/2");
     }
     for mut client in http1 {
         let _ = client.try_send("GET / HTTP/1.1\r\n").await;
@@ -162,7 +210,7 @@ async fn a_limit_cuts_no_complete_answer_short() {
 async fn a_client_that_does_not_close_is_waited_for_five_seconds() {
     let clock = Clock::stopped();
     for alpn in ["h2", "http/1.1"] {
-        let gateway = gateway().await;
+        let gateway = gateway(Answers::new(true)).await;
         let mut io = tls(&gateway, alpn).await;
         if alpn == "h2" {
             io = Frames::over(io, 65_535).await.io;
@@ -182,7 +230,7 @@ async fn a_client_that_does_not_close_is_waited_for_five_seconds() {
 #[tokio::test]
 async fn a_request_that_crosses_the_end_of_an_idle_connection_is_answered() {
     let clock = Clock::stopped();
-    let gateway = gateway().await;
+    let gateway = gateway(Answers::new(true)).await;
     let mut client = gateway.frames().await;
     client.request(1, END_STREAM, "GET", "/v2/").await;
     assert_eq!(promptly(client.outcome(1)).await.status(), Some(200));
@@ -196,7 +244,7 @@ async fn a_request_that_crosses_the_end_of_an_idle_connection_is_answered() {
     let frames = promptly(client.ended()).await;
     let body = |stream| {
         let all = frames.iter().filter(move |frame| frame.stream == stream);
-        let data = all.filter(|frame| frame.kind == crate::harness::frames::DATA);
+        let data = all.filter(|frame| frame.kind == DATA);
         data.map(|frame| frame.payload.len()).sum::<usize>()
     };
     assert_eq!(body(3), LENGTH);
