@@ -357,14 +357,16 @@ pub fn containerd(fixture: &RegistriesFixture) {
 
     ctr.tag(&name("base/app:v1"), &name("base/app:v2"))
         .succeeded();
-    refused(
-        &ctr.push(None, &name("base/app:v2")).failed(),
-        "401 Unauthorized",
-    );
-    refused(
-        &ctr.push(Some(&of("reader")), &name("base/app:v2")).failed(),
-        "403 Forbidden",
-    );
+    let refused_or_silent = |said: &str, words: &str| {
+        assert!(
+            said.contains(words) || only_tells_of_its_pipe(said),
+            "{said}"
+        );
+    };
+    let said = ctr.push(None, &name("base/app:v2")).failed();
+    refused_or_silent(&said, "401 Unauthorized");
+    let said = ctr.push(Some(&of("reader")), &name("base/app:v2")).failed();
+    refused_or_silent(&said, "403 Forbidden");
     fixture.logged(&["user=reader", "repository=base/app", "status=403"]);
     ctr.push(Some(&of("ci-bot")), &name("base/app:v2"))
         .succeeded();
@@ -380,10 +382,7 @@ pub fn containerd(fixture: &RegistriesFixture) {
     let said = ctr
         .push(Some(&of("contractor")), &name("contractor/site:v2"))
         .failed();
-    assert!(
-        said.contains("403 Forbidden") || only_tells_of_its_pipe(&said),
-        "{said}"
-    );
+    refused_or_silent(&said, "403 Forbidden");
     fixture.logged(&[
         "user=contractor",
         "call=manifest.write",
