@@ -315,5 +315,8 @@ async fn a_reload_and_the_status_tell_what_is_wrong() {
     let shown = status().await;
     let refused = shown["refused"].as_str().unwrap();
     assert!(refused.contains("unknown key `stat`"), "{refused}");
+    assert!(refused.contains("moorgate.toml"), "{refused}");
+    // Anybody on this machine may read it, and the line may have a secret in it.
+    assert!(!refused.contains("stat = 'x'"), "{refused}");
     assert_eq!(shown["loaded"], loaded, "of the one in force");
 }
