@@ -69,8 +69,17 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if app.is_ready() => readiness(app).await,
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        "/readyz" => {
+            let readiness = readiness(&app).await;
+            let status = match readiness {
+                Readiness::Ready => StatusCode::OK,
+                Readiness::NotAccepting | Readiness::StoreMissing => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+            };
+            let body = Bytes::from(format!("{}\n", readiness.as_str()));
+            answer_of(status, "text/plain; charset=utf-8", body)
+        }
         // Written on a thread that may block: with many domains these take milliseconds, and this
         // thread serves registry traffic too.
         "/status" => json(&run_blocking(move || status::status(&app)).await),
@@ -88,13 +97,36 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
     }
 }
 
-/// Whether all stores are there. Asked on a thread that may block, as a network file system may.
-async fn readiness(app: Arc<App>) -> Response<Full<Bytes>> {
-    if run_blocking(move || app.has_all_stores()).await {
-        return text(StatusCode::OK, "ready\n");
+/// Whether a process can serve all that it is configured for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// It starts or drains.
+    NotAccepting,
+    StoreMissing,
+}
+
+impl Readiness {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::NotAccepting => "not ready",
+            Self::StoreMissing => "not ready: the directory of a store is not there",
+        }
     }
-    let message = "not ready: the directory of a store is not there\n";
-    text(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
+/// Stores are asked for on a thread that may block, as a network file system may.
+async fn readiness(app: &Arc<App>) -> Readiness {
+    if !app.is_ready() {
+        return Readiness::NotAccepting;
+    }
+    let own = app.clone();
+    if run_blocking(move || own.has_all_stores()).await {
+        Readiness::Ready
+    } else {
+        Readiness::StoreMissing
+    }
 }
 
 /// Whether the Host is an address or localhost: a web page could otherwise read the response

@@ -4,7 +4,10 @@ pub mod certs;
 pub mod check;
 pub mod explain;
 pub mod gc;
+pub mod health;
 pub mod htpasswd;
+pub mod init;
+pub mod manual;
 pub mod reload;
 pub mod run;
 pub mod store;
@@ -116,6 +119,23 @@ enum Command {
         #[command(subcommand)]
         command: TokensCommand,
     },
+    /// Say whether the running moorgate is ready, for the health checks of containers.
+    Health {
+        #[command(flatten)]
+        processes: ProcessOptions,
+    },
+    /// Make a configuration with a domain and its first user; add a domain to an existing one.
+    Init {
+        /// The directory of the configuration, /etc/moorgate for example.
+        directory: PathBuf,
+        #[command(flatten)]
+        options: Box<init::InitOptions>,
+    },
+    /// Write manual pages, one for each command.
+    Manual {
+        /// The directory that they go into.
+        directory: PathBuf,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -171,6 +191,7 @@ impl ProcessOptions {
 
 const EXAMPLES: &str = "\
 Examples:
+  moorgate init /etc/moorgate --domain registry.example.com --acme ops@example.com --user ci
   moorgate run --config /etc/moorgate
   moorgate check --config /etc/moorgate
   moorgate htpasswd /etc/moorgate/ci.htpasswd alice
@@ -240,6 +261,12 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             processes,
         } => send_command(&config, processes, &unlock::reset(options, domain)),
         Command::Tokens { command } => tokens(&config, command),
+        Command::Health { processes } => health::run(&config, processes),
+        Command::Init { directory, options } => init::run(&directory, *options),
+        Command::Manual { directory } => {
+            manual::run(&directory)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let out = &mut std::io::stdout();
             clap_complete::generate(shell, &mut self::command(), "moorgate", out);

@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::Readiness;
 use crate::app::{App, StartError};
 pub(crate) use socket::ControlSocket;
 pub(crate) use tokens::TokenSelection;
@@ -32,6 +33,8 @@ pub(crate) use unlock::UnlockTarget;
 pub(crate) enum ControlCommand {
     /// Describe the process: the text of the reply is a [`ProcessDescription`] in JSON.
     Describe {},
+    /// Whether the process is ready, as `/readyz` says.
+    Health {},
     /// Read the configuration again.
     Reload {},
     /// List the certificates and their renewals.
@@ -151,6 +154,10 @@ async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
 async fn perform(app: &Arc<App>, command: ControlCommand) -> ControlReply {
     match command {
         ControlCommand::Describe {} => describe(app),
+        ControlCommand::Health {} => match super::readiness(app).await {
+            Readiness::Ready => ControlReply::done("ready"),
+            unready => ControlReply::failed(unready.as_str()),
+        },
         ControlCommand::Reload {} => reload(app).await,
         ControlCommand::Certs { json } => certs::list(app, json),
         ControlCommand::CertsRenew { domain } => certs::renew(app, &domain).await,

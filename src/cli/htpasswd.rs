@@ -19,7 +19,7 @@ pub struct HtpasswdOptions {
     #[arg(long, conflicts_with = "cost")]
     pub delete: bool,
     /// Cost of bcrypt: each step doubles the time of a login and of a guess.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(4..=17))]
+    #[arg(long, default_value_t = DEFAULT_COST, value_parser = clap::value_parser!(u32).range(4..=17))]
     pub cost: u32,
 }
 
@@ -48,23 +48,36 @@ fn new_entry(user: &UserName, cost: u32) -> anyhow::Result<BcryptHash> {
         )
     })?;
     let password = if io::stdin().is_terminal() {
-        prompt_twice(user)?
+        prompt_twice(&format!("New password for {user}"))?
     } else {
         first_line(io::stdin().lock())?
     };
-    check(&password)?;
-    BcryptHash::generate(&BcryptKey::new(&password), cost)
+    hash(&password, cost)
+}
+
+fn hash(password: &Password, cost: Cost) -> anyhow::Result<BcryptHash> {
+    check(password)?;
+    BcryptHash::generate(&BcryptKey::new(password), cost)
         .context("the system has no randomness for a salt")
 }
 
-type Password = Zeroizing<Vec<u8>>;
+/// Adds a user with a password, or changes it, at the default cost.
+pub(super) fn add(file: &Path, user: &UserName, password: &Password) -> anyhow::Result<()> {
+    let cost = Cost::new(DEFAULT_COST).expect("it is within the range");
+    change(file, user, Some(&hash(password, cost)?)).map(drop)
+}
 
-fn prompt_twice(user: &UserName) -> anyhow::Result<Password> {
+pub(super) type Password = Zeroizing<Vec<u8>>;
+
+pub(super) fn prompt_twice(question: &str) -> anyhow::Result<Password> {
     let prompt = |text: String| -> anyhow::Result<Password> {
         let answer = rpassword::prompt_password(text).context("cannot read the password")?;
         Ok(Zeroizing::new(answer.into_bytes()))
     };
-    let password = prompt(format!("New password for {user}: "))?;
+    let password = prompt(format!("{question}: "))?;
+    if password.is_empty() {
+        return Ok(password);
+    }
     ensure!(
         password == prompt("The same again: ".to_owned())?,
         "the two passwords differ: nothing was changed"
@@ -72,7 +85,7 @@ fn prompt_twice(user: &UserName) -> anyhow::Result<Password> {
     Ok(password)
 }
 
-fn first_line(input: impl BufRead) -> anyhow::Result<Password> {
+pub(super) fn first_line(input: impl BufRead) -> anyhow::Result<Password> {
     // Allocated at its maximum size: growing would leave a copy of the password in memory.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_PASSWORD + 2));
     input
@@ -110,6 +123,8 @@ fn check(password: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As `htpasswd -B` of newer versions, and about 50 ms.
+const DEFAULT_COST: u32 = 10;
 /// In bytes.
 const MAX_PASSWORD: usize = BcryptKey::MAX;
 
