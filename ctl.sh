@@ -178,7 +178,7 @@ test_command() {
         "docker:$(docker_client_package)" htpasswd:apache2-utils nghttp:nghttp2-client h2load:nghttp2-client \
         openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates \
         pebble:pebble pebble-challtestsrv:pebble ch-image:charliecloud-builders ch-run:charliecloud-runtime \
-        nginx:nginx caddy:caddy
+        nginx:nginx caddy:caddy systemd-analyze:systemd
     need_cargo
     if ! cargo nextest --version >/dev/null 2>&1; then
         say "installing cargo-nextest $nextest_version below $tools"

@@ -30,6 +30,7 @@ use crate::certs::served::manager::Certificates;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::{LogLevel, Snapshot};
 use crate::config::vhost::ListenAddress;
+use crate::listen::inherited::InheritedSockets;
 use crate::listen::limits::ConnectionLimits;
 use crate::observe::log_queue::{LogKind, LogQueue};
 use crate::observe::log_writer::LogQueues;
@@ -40,6 +41,7 @@ use crate::workers::Workers;
 use background::run_logged;
 use build::LoadedConfig;
 pub(crate) use build::problems as file_problems;
+use lifecycle::service_manager;
 pub(crate) use listeners::BoundListener;
 pub use listeners::ListenerKind;
 pub(crate) use listeners::ListenerStatus;
@@ -115,6 +117,8 @@ pub struct StartOptions {
     pub log_floor: Option<LogLevel>,
     /// Where the logs of the process go. `None`: events go to whoever has installed a log of them.
     pub logs: Option<LogQueues>,
+    /// Sockets that are open already.
+    pub sockets: InheritedSockets,
 }
 
 /// Why a configuration did not take effect.
@@ -164,6 +168,7 @@ impl App {
             workers,
             log_floor,
             logs,
+            sockets,
         } = options;
         let LoadedConfig { snapshot, warnings } = build::load(directory.clone()).await?;
         let log_lines = logs.as_ref().map(|logs| logs.access.clone());
@@ -188,7 +193,7 @@ impl App {
                 .map_err(|error| StartError::Tls(error.to_string()))?,
             workers,
             connections: ConnectionLimits::new(snapshot.connection.connections),
-            listeners: Mutex::default(),
+            listeners: Mutex::new(RunningListeners::new(sockets)),
             admin_listeners: AdminListeners::new(),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
@@ -199,6 +204,7 @@ impl App {
             last_reload: ArcSwap::from_pointee(LastReload::accepted()),
         });
         let bound = app.bind_missing(&snapshot)?;
+        app.warn_of_unused_sockets(&snapshot);
         app.listen(bound);
         app.publish_listeners();
         app.start_background_tasks();
@@ -209,6 +215,7 @@ impl App {
     /// Reads the configuration again and makes it take effect. On any error nothing changes.
     pub async fn reload(self: &Arc<Self>) -> Result<(), StartError> {
         let _alone = self.reloading.lock().await;
+        service_manager::reloading().await;
         let loaded = self.last_reload.load().loaded;
         let done = self.reload_alone().await;
         self.last_reload.store(Arc::new(match &done {
@@ -218,6 +225,7 @@ impl App {
                 loaded,
             },
         }));
+        service_manager::reloaded(self, done.is_ok()).await;
         done
     }
 

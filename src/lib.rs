@@ -45,7 +45,7 @@
 //! `observe` counts, and writes the logs through a bounded queue (`observe/log_queue`), a lasting
 //! trouble once a minute (`observe/repeats`). `connection/closing` ends connections so that the last
 //! answer arrives. `app` builds all of it and swaps it on reload, and
-//! `app/lifecycle` turns signals into reload and drain. `admin` serves health, status and metrics
+//! `app/lifecycle` turns signals into reload and drain, and tells the service manager. `admin` serves health, status and metrics
 //! and takes commands on the control socket. `cli` is the command.
 //!
 //! # Layers
@@ -134,6 +134,7 @@ pub mod internal {
         pub use crate::config::{load, settings};
     }
     pub mod listen {
+        pub use crate::listen::inherited::InheritedSockets;
         pub use crate::listen::proxy_protocol;
     }
     pub mod observe {

@@ -84,6 +84,14 @@ impl Workers {
         self.all.len()
     }
 
+    /// Waits until every worker has run a task.
+    pub(crate) async fn answer(&self) {
+        for worker in &self.all {
+            // An error would mean that the runtime has ended, which it does with the process.
+            let _ = worker.runtime.spawn(async {}).await;
+        }
+    }
+
     /// Serves a connection on the worker that serves least.
     pub(crate) fn serve<F, S>(&self, stream: TcpStream, peer: SocketAddr, serve: S)
     where

@@ -2,6 +2,7 @@
 //! that waits for nothing else.
 
 mod forced_end;
+pub(super) mod service_manager;
 
 use std::io;
 use std::sync::Arc;
@@ -76,6 +77,15 @@ impl StopSignals {
 
 /// Serves until SIGTERM or SIGINT, then drains. SIGHUP reloads the configuration.
 pub(crate) async fn serve_until_stopped(app: &Arc<App>, signals: &mut Signals) {
+    service_manager::ready(app).await;
+    tokio::select! {
+        // Cancelled only when the process ends.
+        () = service_manager::keep_alive(app.clone()) => {}
+        () = serve_and_drain(app, signals) => {}
+    }
+}
+
+async fn serve_and_drain(app: &Arc<App>, signals: &mut Signals) {
     signals.forced_end.drains(app);
     tokio::select! {
         () = signals.stop.recv() => {}
@@ -88,6 +98,7 @@ pub(crate) async fn serve_until_stopped(app: &Arc<App>, signals: &mut Signals) {
         limit_s = timeout.as_secs(),
         "draining: running transfers may finish, a second signal ends them"
     );
+    service_manager::stopping(app.connections(), timeout).await;
     tokio::select! {
         drained = app.drain(timeout) => {
             if !drained {

@@ -14,7 +14,28 @@ pub(super) fn listen_problem(
     error: &io::Error,
 ) -> Problem {
     let (cause, help) = listen_cause(address, error);
-    let message = format!("cannot listen on {address}: {cause}");
+    at_listener(
+        snapshot,
+        address,
+        format!("cannot listen on {address}: {cause}"),
+        help,
+    )
+}
+
+/// A warning of an address that systemd listens on: this process cannot know for whom.
+pub(super) fn socket_unit_problem(snapshot: &Snapshot, address: ListenAddress) -> Problem {
+    let message = format!("systemd listens on {address}");
+    let help = "right if moorgate.socket names it; else stop the socket unit that does (`systemctl list-sockets`)";
+    at_listener(snapshot, address, message, help).warning()
+}
+
+/// A problem at the place where a file names an address.
+fn at_listener(
+    snapshot: &Snapshot,
+    address: ListenAddress,
+    message: String,
+    help: &'static str,
+) -> Problem {
     let written = snapshot
         .written_listeners
         .iter()

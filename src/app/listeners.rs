@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
@@ -22,6 +23,7 @@ use crate::config::snapshot::Snapshot;
 use crate::config::vhost::ListenAddress;
 use crate::connection::{AcceptedConnection, serve_plain, serve_tls};
 use crate::listen::accept::accept;
+use crate::listen::inherited::InheritedSockets;
 use crate::listen::limits::ConnectionLimits;
 use crate::listen::socket;
 use crate::request::plain::answer_plain;
@@ -61,6 +63,7 @@ pub struct ListenerStatus {
 /// The running listeners.
 #[derive(Debug, Default)]
 pub(super) struct RunningListeners {
+    inherited: InheritedSockets,
     by_key: HashMap<(ListenerKind, ListenAddress), RunningListener>,
 }
 
@@ -71,6 +74,21 @@ struct RunningListener {
 }
 
 impl RunningListeners {
+    pub(super) fn new(inherited: InheritedSockets) -> Self {
+        Self {
+            inherited,
+            by_key: HashMap::new(),
+        }
+    }
+
+    /// The socket that the service manager has passed on, or else a new one.
+    fn open(&self, address: ListenAddress) -> io::Result<std::net::TcpListener> {
+        match self.inherited.find(address) {
+            Some(socket) => socket,
+            None => socket::bind(address),
+        }
+    }
+
     pub(super) fn status(&self) -> Vec<ListenerStatus> {
         let status = |(&(kind, configured), listener): (&_, &RunningListener)| ListenerStatus {
             kind,
@@ -126,7 +144,7 @@ impl App {
             .filter(|key| !listeners.by_key.contains_key(key));
         let (mut sockets, mut problems) = (Vec::new(), Problems::default());
         for (kind, configured) in missing {
-            match socket::bind(configured) {
+            match listeners.open(configured) {
                 Ok(socket) => sockets.push(NewSocket {
                     kind,
                     configured,
@@ -139,6 +157,21 @@ impl App {
             return Err(StartError::System(problems));
         }
         Ok(sockets)
+    }
+
+    /// Says which inherited sockets no listener uses: their clients wait for ever.
+    pub(super) fn warn_of_unused_sockets(&self, snapshot: &Snapshot) {
+        let configured: Vec<_> = configured_listeners(snapshot)
+            .into_iter()
+            .map(|(_, address)| address)
+            .collect();
+        let listeners = self
+            .listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for address in listeners.inherited.unused(&configured) {
+            tracing::warn!(%address, "the service manager passed a socket that no setting names: nobody answers there");
+        }
     }
 
     /// Serves new sockets.

@@ -19,6 +19,13 @@ impl fmt::Display for PortHolder {
     }
 }
 
+impl PortHolder {
+    /// systemd holds the ports of its socket units, and may pass them on.
+    pub(super) fn is_service_manager(&self) -> bool {
+        self.pid == 1 && self.name == "systemd"
+    }
+}
+
 /// The process that listens on `address` or on what overlaps it. `None` if there is none, or if it
 /// belongs to another user, whose files this one may not see.
 pub(super) fn holder(address: SocketAddr) -> Option<PortHolder> {
@@ -117,6 +124,17 @@ mod tests {
         for broken in ["", "0100007F", "01:50", "x100007F:50", "0100007F:x"] {
             assert_eq!(read(broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn only_the_first_process_is_the_service_manager() {
+        let holder = |pid, name: &str| PortHolder {
+            pid,
+            name: name.to_owned(),
+        };
+        assert!(holder(1, "systemd").is_service_manager());
+        assert!(!holder(1, "moorgate").is_service_manager());
+        assert!(!holder(2, "systemd").is_service_manager());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::Pid;
 
-use super::listen_problem::listen_problem;
+use super::listen_problem::{listen_problem, socket_unit_problem};
 use super::listeners::configured_listeners;
 use super::port_holder::{PortHolder, holder, is_visible};
 use crate::config::problem::{Problem, Problems};
@@ -37,6 +37,10 @@ pub(crate) fn missing_addresses(snapshot: &Snapshot, running: &[Pid]) -> Problem
         };
         let holder = is_in_use(&error).then(|| holder(address.0)).flatten();
         if is_in_use(&error) && is_held_by(holder.as_ref(), running) {
+            continue;
+        }
+        if holder.as_ref().is_some_and(PortHolder::is_service_manager) {
+            problems.push(socket_unit_problem(snapshot, address));
             continue;
         }
         problems.push(match error.kind() {

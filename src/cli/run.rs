@@ -9,10 +9,13 @@ use crate::admin;
 use crate::app::lifecycle::{self, Signals};
 use crate::app::{App, StartError, StartOptions};
 use crate::config::snapshot::LogLevel;
+use crate::listen::inherited::InheritedSockets;
 use crate::observe::log_writer::LogWriters;
 
 /// Serves the configuration of a directory.
 pub fn run(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
+    // First, while the process has one thread.
+    let sockets = InheritedSockets::from_environment()?;
     raise_descriptor_limit();
     let logs = LogWriters::start().context("the threads of the logs cannot be started")?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -21,6 +24,7 @@ pub fn run(directory: PathBuf, debug: bool) -> anyhow::Result<ExitCode> {
         workers: Some(workers),
         log_floor: debug.then_some(LogLevel::Debug),
         logs: Some(logs.queues()),
+        sockets,
     };
     let served = lifecycle::run(async |signals| serve(options, signals).await)
         .context("no runtime for signals")?;

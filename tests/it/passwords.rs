@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use moorgate::internal::app::{App, StartError, StartOptions};
+use moorgate::internal::listen::InheritedSockets;
 
 use crate::harness::{Domain, Gateway, Head, Setup, Upstream, basic, jump, promptly, seconds};
 
@@ -310,6 +311,7 @@ async fn refusal(directory: &Path) -> String {
         workers: None,
         log_floor: None,
         logs: None,
+        sockets: InheritedSockets::default(),
     };
     match App::start(options).await {
         Err(StartError::Configuration(problems)) => problems.to_string(),

@@ -31,6 +31,7 @@ mod pebble_limits;
 mod pebble_many;
 mod registry_settings;
 mod rules;
+mod service;
 mod signals;
 mod skopeo;
 mod store;

@@ -3,6 +3,7 @@
 use super::AttackedGateway;
 use crate::harness::{Domain, Gateway, Head, Origin, RawPeer, Setup, basic, bound};
 use moorgate::internal::app::{App, StartError, StartOptions};
+use moorgate::internal::listen::InheritedSockets;
 
 const PATH: &str = "/v2/";
 
@@ -338,6 +339,7 @@ async fn without_users_a_domain_does_not_start() {
             workers: None,
             log_floor: None,
             logs: None,
+            sockets: InheritedSockets::default(),
         };
         let started = App::start(options).await;
         assert!(

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use moorgate::internal::app::{App, StartOptions};
+use moorgate::internal::listen::InheritedSockets;
 
 use crate::harness::{Domain, Gateway, Setup, start_app};
 use crate::store::client::{Client, Endpoint};
@@ -169,6 +170,7 @@ pub async fn start(directory: &Path) -> std::sync::Arc<App> {
         workers: None,
         log_floor: None,
         logs: None,
+        sockets: InheritedSockets::default(),
     };
     start_app(options).await.unwrap()
 }

@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use moorgate::internal::app::StartOptions;
+use moorgate::internal::listen::InheritedSockets;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tokio::net::TcpListener;
 
@@ -60,6 +61,7 @@ async fn a_correction_while_nothing_runs_is_tried_at_the_next_start() {
         workers: None,
         log_floor: None,
         logs: None,
+        sockets: InheritedSockets::default(),
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

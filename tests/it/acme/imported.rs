@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use moorgate::internal::app::StartOptions;
+use moorgate::internal::listen::InheritedSockets;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
@@ -60,6 +61,7 @@ async fn start(ca: &AcmeCa, names: &[&str], server: Option<&str>) -> (String, Ga
         workers: None,
         log_floor: None,
         logs: None,
+        sockets: InheritedSockets::default(),
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

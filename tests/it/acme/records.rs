@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use moorgate::internal::app::StartOptions;
+use moorgate::internal::listen::InheritedSockets;
 
 use super::{AcmeCa, PATIENCE, Scripted, issued, renew, until};
 use crate::harness::dns::Dns;
@@ -57,6 +58,7 @@ async fn a_record_left_by_a_stop_is_removed_at_the_next_start() {
         workers: None,
         log_floor: None,
         logs: None,
+        sockets: InheritedSockets::default(),
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

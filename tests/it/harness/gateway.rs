@@ -11,6 +11,7 @@ use moorgate::internal::app::{App, ListenerKind, StartError, StartOptions};
 use moorgate::internal::auth::SessionKey;
 use moorgate::internal::auth::UserName;
 use moorgate::internal::config::ListenAddress;
+use moorgate::internal::listen::InheritedSockets;
 use moorgate::internal::observe::{LogQueues, LogWriters};
 use moorgate::internal::registry::RepositoryName;
 use moorgate::internal::registry::UploadId;
@@ -267,6 +268,7 @@ impl Setup {
             workers: None,
             log_floor: None,
             logs: shown_log(),
+            sockets: InheritedSockets::default(),
         };
         let app = start_app(options).await?;
         Ok(Gateway { app, directory })
