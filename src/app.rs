@@ -234,6 +234,7 @@ impl App {
         build::log_warnings(&warnings);
         let current = self.gateway.sites.load_full();
         build::warn_of_fixed(&current.snapshot, &snapshot);
+        build::warn_of_opened(&current.snapshot, &snapshot);
         let bound = self.bind_missing(&snapshot)?;
         let sites = build::sites(snapshot.clone(), Some(&current), self.workers.count()).await?;
         build::apply_certificates(&self.certificates, &snapshot).await;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StartError;
+use super::access;
 use super::preconditions;
 use super::site::{Purpose, build_site};
 use super::tokens;
@@ -16,6 +17,7 @@ use crate::certs::served::manager::Certificates;
 use crate::config::access::AccessRule;
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
+use crate::config::vhost::SharedVirtualHost;
 use crate::registry::action::Action;
 use crate::request::site::{Site, Sites};
 use crate::state_file::run_blocking;
@@ -136,6 +138,7 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
     for host in &snapshot.domains {
         build_site(host, None, Purpose::Check, &mut problems);
     }
+    access::warn_of_shared_users(snapshot, &mut problems);
     problems
 }
 
@@ -208,6 +211,24 @@ pub(super) fn refresh_users(sites: &Sites) {
             Refreshed::Emptied(error) => {
                 tracing::error!(domain, %error, "htpasswd file is empty: all logins are refused");
             }
+        }
+    }
+}
+
+/// Warns of domains whose rules are gone, such as those of a `moorgate.toml` that is: what they kept
+/// users from is now allowed.
+pub(super) fn warn_of_opened(before: &Snapshot, now: &Snapshot) {
+    let had_rules = |host: &SharedVirtualHost| {
+        let mut before = before.domains.iter();
+        before.any(|old| old.domain == host.domain && !old.access.rules.is_empty())
+    };
+    for host in &now.domains {
+        if host.access.rules.is_empty() && had_rules(host) {
+            let domain = host.domain.as_str();
+            tracing::warn!(
+                domain,
+                "domain has no access rules any more: every user may do everything"
+            );
         }
     }
 }

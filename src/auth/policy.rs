@@ -69,8 +69,9 @@ impl Policy {
     pub fn new(settings: &AccessSettings, anonymous: Actions) -> Self {
         let AccessSettings {
             rules,
-            user_references: _,
-            per_user_repositories: _,
+            groups: _,
+            inherits: _,
+            written: _,
         } = settings;
         let denies = rules.iter().filter(|rule| rule.deny);
         let allows = rules.iter().filter(|rule| !rule.deny);

@@ -9,7 +9,7 @@ use rcgen::{CertificateParams, KeyPair};
 
 use super::Certificate;
 use crate::certs::served::files;
-use crate::config::access::AccessSettings;
+use crate::config::access::{AccessSettings, WrittenUsers};
 use crate::config::acme::{AcmeDirectory, AcmeSettings, CaSettings, ChallengeKind, KnownCa};
 use crate::config::network::TrustedProxies;
 use crate::config::snapshot::{
@@ -154,6 +154,7 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
         https: Vec::new(),
         http: Vec::new(),
         domains,
+        shared_users: WrittenUsers::default(),
         acme: AcmeSettings {
             authorities: vec![CaSettings::new(AcmeDirectory::Known(
                 KnownCa::LetsEncryptStaging,

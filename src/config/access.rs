@@ -1,6 +1,7 @@
 //! The validated access rules of a domain, with their groups resolved.
 //! [`auth::policy`](crate::auth::policy) applies them to requests.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,12 +15,24 @@ use crate::registry::pattern::{Pattern, RepositoryPattern};
 /// The access rules of a virtual host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessSettings {
-    /// In the order of the file. Without rules, every user may do everything.
+    /// Those of `moorgate.toml`, if it inherits them, before its own, each in the order of the file.
+    /// Without rules, every user may do everything.
     pub rules: Vec<AccessRule>,
-    /// All user names in rules and groups, to be compared with the htpasswd file.
-    pub user_references: Vec<UserReference>,
-    /// Repositories with `${user}` in allow rules, to be compared with the names of users.
-    pub per_user_repositories: Vec<PerUserRepository>,
+    /// The members of the groups that its rules may name, by the name of the group without the `@`.
+    pub groups: BTreeMap<Box<str>, Arc<[Box<str>]>>,
+    /// Whether the rules and groups of `moorgate.toml` hold for it.
+    pub inherits: bool,
+    /// What its own file says of users.
+    pub written: WrittenUsers,
+}
+
+/// What the rules and groups of one file say of users, to be compared with htpasswd files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WrittenUsers {
+    /// All user names in rules and groups.
+    pub references: Vec<UserReference>,
+    /// Repositories with `${user}` in allow rules.
+    pub repositories: Vec<PerUserRepository>,
 }
 
 /// One `[[access]]` table.

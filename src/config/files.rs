@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::exposed;
 use super::foreign;
 use super::problem::{Problem, Problems};
+use super::raw::access::RawRules;
 use super::raw::{self, DOMAIN_FILE, RawCa, RawDomain, Setting};
 use super::resolve::{DomainFile, MainFile};
 use super::source::{Source, open_regular};
@@ -28,6 +29,7 @@ pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
                 raw: raw::RawMain::unknown(),
                 source: Arc::new(Source::new(path, String::new())),
                 bindings: Vec::new(),
+                groups: None,
             };
         }
     };
@@ -37,10 +39,12 @@ pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
     let bindings = bindings
         .map(|ca| binding(&source, ca.get_ref(), problems))
         .collect();
+    let groups = groups(&source, &raw.rules, problems);
     MainFile {
         raw,
         source,
         bindings,
+        groups,
     }
 }
 
@@ -142,7 +146,7 @@ fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
         exposed::warn_of_key(&source, &source.beside(key), span, problems);
     }
     let password = password(&source, &raw, problems);
-    let groups = groups(&source, &raw, problems);
+    let groups = groups(&source, &raw.rules, problems);
     Some(DomainFile {
         source,
         raw,
@@ -171,7 +175,8 @@ fn password(
     }
 }
 
-fn groups(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) -> Option<Arc<Source>> {
+/// Reads the file that `groups_file` names.
+fn groups(source: &Arc<Source>, raw: &RawRules, problems: &mut Problems) -> Option<Arc<Source>> {
     let (written, span) = raw.groups_file.given().zip(raw.groups_file.span())?;
     let path = source.beside(written);
     match Source::read(&path) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use self::access::{RawAccess, RawGroup};
+use self::access::RawRules;
 use self::acme::tls;
 pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
 use self::table::TableReader;
@@ -100,9 +100,8 @@ pub(super) struct RawDomain {
     pub(super) auth: Setting<RawAuth>,
     pub(super) upstream: Setting<RawUpstream>,
     pub(super) browser: Setting<RawBrowser>,
-    pub(super) groups: Setting<Vec<RawGroup>>,
-    pub(super) groups_file: Setting<PathBuf>,
-    pub(super) access: List<RawAccess>,
+    pub(super) inherit: Setting<bool>,
+    pub(super) rules: RawRules,
     pub(super) limits: Setting<RawLimits>,
     pub(super) timeouts: Setting<RawTimeouts>,
 }
@@ -182,20 +181,23 @@ pub(super) struct RawMain {
     pub(super) trusted_proxies: List<Network>,
     pub(super) admin: Setting<RawAdmin>,
     pub(super) auth: Setting<RawMainAuth>,
+    /// For all domains that do not refuse them.
+    pub(super) rules: RawRules,
     pub(super) log: Setting<RawLog>,
     pub(super) limits: Setting<RawMainLimits>,
     pub(super) timeouts: Setting<RawMainTimeouts>,
 }
 
 impl RawMain {
-    /// The settings of a file that cannot be read: its listeners and its state directory count as
-    /// invalid rather than absent, so that no problem is derived from defaults.
+    /// The settings of a file that cannot be read: its listeners, its state directory and its rules
+    /// count as invalid rather than absent, so that no problem is derived from defaults.
     pub(super) fn unknown() -> Self {
         let (https, http) = (Setting::Invalid, Setting::Invalid);
         Self {
             https,
             http,
             state: Setting::Invalid,
+            rules: RawRules::unknown(),
             ..Self::default()
         }
     }
@@ -254,9 +256,8 @@ pub(super) fn domain(source: &Arc<Source>, problems: &mut Problems) -> Option<Ra
         browser: top.table("browser", |table| RawBrowser {
             url: table.value("url", values::upstream_url),
         }),
-        groups: access::groups(top),
-        groups_file: top.value("groups_file", values::path),
-        access: top.tables("access", access::rule),
+        inherit: top.value("inherit", values::flag),
+        rules: access::rules(top),
         limits: top.table("limits", limits),
         timeouts: top.table("timeouts", timeouts),
     })
@@ -275,6 +276,7 @@ pub(super) fn main(source: &Arc<Source>, problems: &mut Problems) -> RawMain {
             listen: table.value("listen", values::listen_address),
         }),
         auth: top.table("auth", main_auth),
+        rules: access::rules(top),
         log: top.table("log", log),
         limits: top.table("limits", main_limits),
         timeouts: top.table("timeouts", main_timeouts),

@@ -29,6 +29,9 @@ pub(super) struct MainFile {
     /// The secret of each `[[ca]]`; `None` without `eab_hmac_key`, or if it cannot be read, which is
     /// already reported.
     pub(super) bindings: Vec<Option<SecretString>>,
+    /// The text of `groups_file`; `None` without one, or if it cannot be read, which is already
+    /// reported.
+    pub(super) groups: Option<Arc<Source>>,
 }
 
 /// A domain file with valid syntax.
@@ -62,7 +65,7 @@ pub(super) fn snapshot(
     domains: &[DomainFile],
     problems: &mut Problems,
 ) -> Option<Snapshot> {
-    let process = Process::resolve(main, problems);
+    let process = Process::resolve(main, directory, problems);
     let mut listeners = Vec::new();
     let mut hosts = Vec::new();
     for file in domains {
@@ -74,14 +77,15 @@ pub(super) fn snapshot(
     conflicts::names(domains, &listeners, problems);
     conflicts::listeners(&listeners, &process, problems);
     conflicts::stores(domains, problems);
+    access::warn_about_shared(
+        main,
+        domains,
+        &process.rules,
+        &process.trusted_proxies,
+        problems,
+    );
     loops::upstreams(domains, &listeners, &process, problems);
 
-    let mut https: Vec<ListenAddress> = Vec::new();
-    for listener in listeners.iter().flatten() {
-        if !https.contains(&listener.address) {
-            https.push(listener.address);
-        }
-    }
     let written_listeners = listeners
         .iter()
         .flatten()
@@ -93,13 +97,14 @@ pub(super) fn snapshot(
         directory: directory.to_owned(),
         state: process.state,
         written_listeners,
-        https,
+        https: addresses(&listeners),
         http: process
             .http
             .iter()
             .map(|listener| listener.address)
             .collect(),
         domains: hosts.into_iter().collect::<Option<_>>()?,
+        shared_users: process.rules.into_written(),
         acme: process.acme,
         admin: process.admin.map(|listener| listener.address.0),
         trusted_proxies: process.trusted_proxies,
@@ -107,6 +112,17 @@ pub(super) fn snapshot(
         log: process.log,
         connection: process.connection,
     })
+}
+
+/// All addresses of domains, each once, in order of first mention.
+fn addresses(listeners: &[Vec<RequestedListener>]) -> Vec<ListenAddress> {
+    let mut addresses = Vec::new();
+    for listener in listeners.iter().flatten() {
+        if !addresses.contains(&listener.address) {
+            addresses.push(listener.address);
+        }
+    }
+    addresses
 }
 
 /// The state directory alone; `None` if the setting is invalid.

@@ -44,17 +44,7 @@ const SECTIONS: &[Section] = &[
     ),
     domain("upstream", UPSTREAM),
     domain("browser", &["url"]),
-    domain(
-        "access",
-        &[
-            "deny",
-            "users",
-            "repositories",
-            "tags",
-            "actions",
-            "networks",
-        ],
-    ),
+    domain("access", ACCESS),
     domain("limits", &["manifest", "body"]),
     domain("timeouts", DOMAIN_TIMEOUTS),
     main(
@@ -62,6 +52,8 @@ const SECTIONS: &[Section] = &[
         &["https", "http", "state", "trusted_proxies", "acme", "ca"],
     ),
     main("", &["admin", "auth", "log", "limits", "timeouts"]),
+    main("", &["groups_file", "groups", "access"]),
+    main("access", ACCESS),
     main("acme", &["email", "challenges", "dns_command", "resolvers"]),
     main(
         "ca",
@@ -111,6 +103,7 @@ const DOMAIN: &[&str] = &[
     "domain",
     "aliases",
     "listen",
+    "inherit",
     "groups_file",
     "tls",
     "auth",
@@ -120,6 +113,15 @@ const DOMAIN: &[&str] = &[
     "access",
     "limits",
     "timeouts",
+];
+
+const ACCESS: &[&str] = &[
+    "deny",
+    "users",
+    "repositories",
+    "tags",
+    "actions",
+    "networks",
 ];
 
 const UPSTREAM: &[&str] = &[

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::access::WrittenUsers;
 use super::acme::AcmeSettings;
 use super::network::TrustedProxies;
 use super::vhost::{ListenAddress, SharedVirtualHost};
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub http: Vec<ListenAddress>,
     /// Sorted by the names of their files.
     pub domains: Vec<SharedVirtualHost>,
+    /// What the access rules and groups of `moorgate.toml` say of users.
+    pub shared_users: WrittenUsers,
     /// The CAs that domains with `acme` get their certificates from.
     pub acme: AcmeSettings,
     /// The read-only listener for health and status, if there is one.

@@ -11,4 +11,5 @@ mod networks;
 mod pages;
 mod races;
 mod sessions;
+mod shared;
 mod tags;

@@ -1,4 +1,6 @@
-//! The tables of access rules: `[[access]]` and `[groups]`.
+//! The access rules of a file: `[[access]]`, and its groups in `[groups]` or `groups_file`.
+
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 use toml::Spanned;
@@ -8,6 +10,25 @@ use super::{List, Setting};
 use crate::config::values::access::{self as values, RawSelector};
 use crate::registry::action::Actions;
 use crate::registry::pattern::{Pattern, RepositoryPattern};
+
+/// The rules and groups of a file as written.
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawRules {
+    pub(in crate::config) groups: Setting<Vec<RawGroup>>,
+    pub(in crate::config) groups_file: Setting<PathBuf>,
+    pub(in crate::config) access: List<RawAccess>,
+}
+
+impl RawRules {
+    /// Those of a file that cannot be read: they count as invalid rather than absent.
+    pub(in crate::config) fn unknown() -> Self {
+        Self {
+            groups: Setting::Invalid,
+            groups_file: Setting::Invalid,
+            access: Setting::Invalid,
+        }
+    }
+}
 
 /// An access rule as written.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +48,15 @@ pub(in crate::config) struct RawGroup {
     pub(in crate::config) members: List<Pattern>,
 }
 
-pub(super) fn rule(table: &mut TableReader<'_>) -> RawAccess {
+pub(super) fn rules(top: &mut TableReader<'_>) -> RawRules {
+    RawRules {
+        groups: groups(top),
+        groups_file: top.value("groups_file", crate::config::values::path),
+        access: top.tables("access", rule),
+    }
+}
+
+fn rule(table: &mut TableReader<'_>) -> RawAccess {
     RawAccess {
         deny: table.value("deny", super::values::flag),
         users: table.list("users", values::selector),
@@ -39,7 +68,7 @@ pub(super) fn rule(table: &mut TableReader<'_>) -> RawAccess {
 }
 
 /// Reads `[groups]`, whose keys are the names of groups.
-pub(super) fn groups(top: &mut TableReader<'_>) -> Setting<Vec<RawGroup>> {
+fn groups(top: &mut TableReader<'_>) -> Setting<Vec<RawGroup>> {
     top.free("groups", |table, name| {
         let members = table.any_list(name.get_ref(), values::user);
         match values::group_name(name.get_ref()) {

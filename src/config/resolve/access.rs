@@ -1,4 +1,5 @@
-//! The access rules of one domain file: resolves groups and reports what is missing.
+//! The access rules of a domain: those of its file and those of `moorgate.toml`, which hold for all
+//! domains that do not refuse them. Resolves groups and reports what is missing.
 
 mod groups;
 mod warnings;
@@ -11,52 +12,241 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use self::groups::Groups;
-use super::DomainFile;
+use self::groups::{Groups, KnownGroups};
+use self::warnings::RulesInForce;
+use super::{DomainFile, MainFile};
 use crate::config::access::{
     AccessRule, AccessSettings, PerUserRepository, RuleLocation, Selector, UserReference,
+    WrittenUsers,
 };
 use crate::config::network::TrustedProxies;
 use crate::config::problem::{Problem, ProblemSeverity, Problems};
-use crate::config::raw::access::RawAccess;
+use crate::config::raw::access::{RawAccess, RawRules};
 use crate::config::raw::{List, Setting};
 use crate::config::source::{Source, Span};
 use crate::config::values::access::RawSelector;
+use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Actions;
 
-/// The rules, or `None` after an error. `directory` is the configuration directory, and `proxies`
-/// can claim any client address.
+/// The rules and groups of one file, as written.
+#[derive(Clone, Copy)]
+struct RuleFile<'a> {
+    source: &'a Arc<Source>,
+    raw: &'a RawRules,
+    /// The text of `groups_file`.
+    groups_file: Option<&'a Arc<Source>>,
+}
+
+impl<'a> RuleFile<'a> {
+    fn of_domain(file: &'a DomainFile) -> Self {
+        Self {
+            source: &file.source,
+            raw: &file.raw.rules,
+            groups_file: file.groups.as_ref(),
+        }
+    }
+
+    fn of_main(file: &'a MainFile) -> Self {
+        Self {
+            source: &file.source,
+            raw: &file.raw.rules,
+            groups_file: file.groups.as_ref(),
+        }
+    }
+
+    /// Whether the file certainly has no rule.
+    fn is_without_rules(self) -> bool {
+        match &self.raw.access {
+            Setting::Absent => true,
+            Setting::Invalid => false,
+            Setting::Given(rules, _) => rules.is_empty(),
+        }
+    }
+
+    /// The rules in order.
+    fn written(self) -> impl Iterator<Item = &'a Spanned<RawAccess>> {
+        self.raw.access.given().into_iter().flatten()
+    }
+}
+
+/// The rules and groups of `moorgate.toml`.
+#[derive(Debug)]
+pub(super) struct SharedRules {
+    /// `None` after an error.
+    resolved: Option<FileRules>,
+    groups: Groups,
+    is_without_rules: bool,
+}
+
+impl SharedRules {
+    /// What they say of users.
+    pub(super) fn into_written(self) -> WrittenUsers {
+        self.resolved
+            .map(|resolved| resolved.users)
+            .unwrap_or_default()
+    }
+}
+
+/// The rules of one file.
+#[derive(Debug)]
+struct FileRules {
+    rules: Vec<AccessRule>,
+    users: WrittenUsers,
+}
+
+/// The rules and groups of `moorgate.toml`. `directory` is the configuration directory.
+pub(super) fn shared(main: &MainFile, directory: &Path, problems: &mut Problems) -> SharedRules {
+    let errors = problems.count(ProblemSeverity::Error);
+    let file = RuleFile::of_main(main);
+    let groups = groups::groups(file, problems);
+    let known = KnownGroups {
+        own: &groups,
+        inherited: None,
+    };
+    let rules = file_rules(file, directory, known, problems);
+    let is_valid = problems.count(ProblemSeverity::Error) == errors;
+    SharedRules {
+        resolved: rules.filter(|_| is_valid),
+        groups,
+        is_without_rules: file.is_without_rules(),
+    }
+}
+
+/// The rules of a domain, or `None` after an error. `proxies` can claim any client address.
 pub(super) fn settings(
     file: &DomainFile,
     directory: &Path,
+    shared: &SharedRules,
     proxies: &TrustedProxies,
     problems: &mut Problems,
 ) -> Option<AccessSettings> {
     let errors = problems.count(ProblemSeverity::Error);
-    let groups = groups::groups(file, problems);
-    let mut rules = Vec::new();
-    let mut user_references = groups.user_references();
-    let mut per_user_repositories = Vec::new();
-    for raw in file.raw.access.given().into_iter().flatten() {
-        user_references.extend(user_references_of(&file.source, raw.get_ref()));
-        let Some(rule) = rule(file, directory, raw, &groups, problems) else {
-            continue;
-        };
-        per_user_repositories.extend(per_user_repositories_of(&file.source, raw.get_ref(), &rule));
-        rules.push(rule);
-    }
-    if matches!(file.raw.access, Setting::Invalid) {
-        return None;
-    }
+    let inherited = inherited(file, shared, problems);
+    let own = RuleFile::of_domain(file);
+    let groups = groups::groups(own, problems);
+    let known = KnownGroups {
+        own: &groups,
+        inherited: inherited.map(|shared| &shared.groups),
+    };
+    known.report_doubles(problems);
+    let FileRules {
+        rules: of_file,
+        users: written,
+    } = file_rules(own, directory, known, problems)?;
+    let mut rules = match inherited {
+        Some(shared) => shared.resolved.as_ref()?.rules.clone(),
+        None => Vec::new(),
+    };
+    let count_inherited = rules.len();
+    rules.extend(of_file);
     if problems.count(ProblemSeverity::Error) > errors {
         return None;
     }
-    warnings::add(file, &rules, &groups, proxies, problems);
+    let (_, own_rules) = rules.split_at(count_inherited);
+    let in_force = RulesInForce {
+        file: own,
+        own: own_rules,
+        all: &rules,
+        groups: &groups,
+        anonymous: anonymous(file),
+        proxies,
+    };
+    in_force.warn_about_domain(file, problems);
     Some(AccessSettings {
         rules,
-        user_references,
-        per_user_repositories,
+        groups: known.all(),
+        inherits: inherited.is_some(),
+        written,
     })
+}
+
+/// Warns about the rules of `moorgate.toml`, as they hold for these domains.
+pub(super) fn warn_about_shared(
+    main: &MainFile,
+    domains: &[DomainFile],
+    shared: &SharedRules,
+    proxies: &TrustedProxies,
+    problems: &mut Problems,
+) {
+    let SharedRules {
+        resolved,
+        groups,
+        is_without_rules: _,
+    } = shared;
+    let Some(FileRules { rules, users: _ }) = resolved else {
+        return;
+    };
+    let inheriting: Vec<_> = domains
+        .iter()
+        .filter(|domain| domain.raw.inherit.or(true))
+        .collect();
+    let pulls = |domain: &&DomainFile| anonymous(domain) == AnonymousAccess::Pull;
+    let in_force = RulesInForce {
+        file: RuleFile::of_main(main),
+        own: rules,
+        all: rules,
+        groups,
+        anonymous: if inheriting.iter().any(pulls) {
+            AnonymousAccess::Pull
+        } else {
+            AnonymousAccess::None
+        },
+        proxies,
+    };
+    in_force.warn_about_shared(&inheriting, problems);
+}
+
+fn anonymous(file: &DomainFile) -> AnonymousAccess {
+    let auth = file.raw.auth.given();
+    auth.map_or(AnonymousAccess::None, |auth| auth.anonymous.or_empty())
+}
+
+/// The rules of `moorgate.toml`, unless the domain refuses them. A domain that asks for them must
+/// not be open without them.
+fn inherited<'a>(
+    file: &DomainFile,
+    shared: &'a SharedRules,
+    problems: &mut Problems,
+) -> Option<&'a SharedRules> {
+    match &file.raw.inherit {
+        Setting::Given(false, _) => None,
+        Setting::Given(true, span) => {
+            if shared.is_without_rules {
+                let message = "`inherit` is true, and moorgate.toml has no [[access]]";
+                let help = "write rules there, or leave `inherit` out: what moorgate.toml says holds anyway";
+                problems.push(Problem::at(&file.source, span, message, help));
+            }
+            Some(shared)
+        }
+        Setting::Absent | Setting::Invalid => Some(shared),
+    }
+}
+
+/// The rules of a file; `None` if one of them is wrong.
+fn file_rules(
+    file: RuleFile<'_>,
+    directory: &Path,
+    groups: KnownGroups<'_>,
+    problems: &mut Problems,
+) -> Option<FileRules> {
+    let mut rules = Vec::new();
+    let mut users = WrittenUsers {
+        references: groups.own.user_references(),
+        repositories: Vec::new(),
+    };
+    for raw in file.written() {
+        let references = user_references_of(file.source, raw.get_ref());
+        users.references.extend(references);
+        let Some(rule) = rule(file.source, directory, raw, groups, problems) else {
+            continue;
+        };
+        let repositories = per_user_repositories_of(file.source, raw.get_ref(), &rule);
+        users.repositories.extend(repositories);
+        rules.push(rule);
+    }
+    let is_wrong = matches!(file.raw.access, Setting::Invalid);
+    let are_all = !is_wrong && rules.len() == file.written().count();
+    are_all.then_some(FileRules { rules, users })
 }
 
 /// The user names in a rule.
@@ -95,10 +285,10 @@ fn per_user_repositories_of(
 }
 
 fn rule(
-    file: &DomainFile,
+    source: &Arc<Source>,
     directory: &Path,
     raw: &Spanned<RawAccess>,
-    groups: &Groups,
+    groups: KnownGroups<'_>,
     problems: &mut Problems,
 ) -> Option<AccessRule> {
     let RawAccess {
@@ -111,7 +301,7 @@ fn rule(
     } = raw.get_ref();
     let place = raw.span();
     let mut lists = ListReader {
-        source: &file.source,
+        source,
         rule: &place,
         problems,
     };
@@ -123,10 +313,10 @@ fn rule(
     let users = users
         .into_iter()
         .flatten()
-        .map(|user| selector(file, &user, groups, problems));
+        .map(|user| selector(source, &user, groups, problems));
     let users: Option<Vec<_>> = users.collect();
-    let path = file.source.path();
-    let (line, _) = file.source.position(place.start);
+    let path = source.path();
+    let (line, _) = source.position(place.start);
     Some(AccessRule {
         deny: deny.or(false),
         users: users.filter(|users| !users.is_empty())?,
@@ -148,9 +338,9 @@ fn plain<T>(list: Vec<Spanned<T>>) -> Vec<T> {
 }
 
 fn selector(
-    file: &DomainFile,
+    source: &Arc<Source>,
     entry: &Spanned<RawSelector>,
-    groups: &Groups,
+    groups: KnownGroups<'_>,
     problems: &mut Problems,
 ) -> Option<Selector> {
     match entry.get_ref() {
@@ -163,14 +353,9 @@ fn selector(
                 members,
             }),
             None => {
-                if groups.is_complete() {
+                if groups.are_complete() {
                     let message = format!("`access.users` names the unknown group `@{name}`");
-                    problems.push(Problem::at(
-                        &file.source,
-                        &entry.span(),
-                        message,
-                        groups.help(),
-                    ));
+                    problems.push(Problem::at(source, &entry.span(), message, groups.help()));
                 }
                 None
             }

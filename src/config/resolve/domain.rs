@@ -36,21 +36,15 @@ pub(super) fn virtual_host(
     let aliases = aliases(file, listen, problems);
     let certificate = tls::certificate(file, &aliases, process, problems);
     let auth = auth(file, problems);
-    let access = access::settings(file, directory, &process.trusted_proxies, problems);
+    let access = access::settings(
+        file,
+        directory,
+        &process.rules,
+        &process.trusted_proxies,
+        problems,
+    );
     let registry = registry(file, &process.state, problems);
-    let browser = match &raw.browser {
-        Setting::Absent | Setting::Invalid => None,
-        Setting::Given(browser, header) => {
-            if browser.url.is_absent() {
-                let help = "write url = \"http://registry-browser:8080\", or leave the table out";
-                problems.push(file.missing(Some(header), "`browser.url` is missing", help));
-            }
-            browser
-                .url
-                .given()
-                .map(|url| BrowserSettings { url: url.clone() })
-        }
-    };
+    let browser = browser(file, problems);
     Some(VirtualHost {
         domain: raw.domain.given()?.clone(),
         aliases,
@@ -70,6 +64,18 @@ pub(super) fn virtual_host(
         timeouts: process::timeouts(&raw.timeouts.or_empty(), process.timeouts),
         source: file.source.path().to_owned(),
     })
+}
+
+fn browser(file: &DomainFile, problems: &mut Problems) -> Option<BrowserSettings> {
+    let Setting::Given(browser, header) = &file.raw.browser else {
+        return None;
+    };
+    if browser.url.is_absent() {
+        let help = "write url = \"http://registry-browser:8080\", or leave the table out";
+        problems.push(file.missing(Some(header), "`browser.url` is missing", help));
+    }
+    let url = browser.url.given()?.clone();
+    Some(BrowserSettings { url })
 }
 
 /// The aliases without duplicates and without the domain itself.

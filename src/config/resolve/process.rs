@@ -1,9 +1,10 @@
 //! The settings of `moorgate.toml` with defaults.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::access::{self, SharedRules};
 use super::acme;
 use super::{MainFile, RequestedListener, written};
 use crate::config::acme::AcmeSettings;
@@ -31,14 +32,17 @@ pub(super) struct Process {
     pub(super) connection: ConnectionSettings,
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
+    /// The access rules of domains that inherit them.
+    pub(super) rules: SharedRules,
 }
 
 impl Process {
-    pub(super) fn resolve(main: &MainFile, problems: &mut Problems) -> Self {
+    pub(super) fn resolve(main: &MainFile, directory: &Path, problems: &mut Problems) -> Self {
         let MainFile {
             source,
             raw,
             bindings: _,
+            groups: _,
         } = main;
         let (acme, email) = acme::settings(main, problems);
         let log = raw.log.or_empty();
@@ -69,6 +73,7 @@ impl Process {
             connection: connection(main, &raw_limits, &raw_timeouts, problems),
             limits: limits(&raw_limits.domains, Limits::default()),
             timeouts: timeouts(&raw_timeouts.domains, Timeouts::default()),
+            rules: access::shared(main, directory, problems),
         }
     }
 }

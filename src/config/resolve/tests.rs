@@ -44,6 +44,7 @@ fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
         raw: raw::main(&main, &mut problems),
         source: main,
         bindings: Vec::new(),
+        groups: None,
     };
     let mut files = Vec::new();
     for (name, text) in ["a", "b", "c"].into_iter().zip(domains) {
@@ -225,8 +226,12 @@ fn every_setting_arrives() {
                 },
                 access: AccessSettings {
                     rules: [],
-                    user_references: [],
-                    per_user_repositories: [],
+                    groups: {},
+                    inherits: true,
+                    written: WrittenUsers {
+                        references: [],
+                        repositories: [],
+                    },
                 },
                 registry: Upstream(
                     UpstreamSettings {
@@ -280,6 +285,10 @@ fn every_setting_arrives() {
                 source: "conf.d/a.toml",
             },
         ],
+        shared_users: WrittenUsers {
+            references: [],
+            repositories: [],
+        },
         acme: AcmeSettings {
             authorities: [
                 CaSettings {

@@ -1,16 +1,17 @@
 //! The groups of `[groups]`, or of a file with lines like `devs: alice bob`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::RuleFile;
 use crate::config::access::UserReference;
 use crate::config::problem::{Problem, Problems};
-use crate::config::resolve::DomainFile;
 use crate::config::source::{Source, Span};
 use crate::config::values::access::{group_name, is_user};
 use crate::registry::pattern::Pattern;
 
-/// The groups of a domain.
+/// The groups of a file.
+#[derive(Debug)]
 pub(super) struct Groups {
     groups: BTreeMap<String, Group>,
     /// Whether all groups are valid.
@@ -18,45 +19,102 @@ pub(super) struct Groups {
     source: Arc<Source>,
 }
 
+#[derive(Debug)]
 struct Group {
-    members: Vec<(Box<str>, Span)>,
+    members: Arc<[Box<str>]>,
+    /// The position of each member.
+    spans: Vec<Span>,
+    /// Of the name, or of the line in a file of groups.
     span: Span,
 }
 
-impl Groups {
+impl Group {
+    fn new(members: Vec<(Box<str>, Span)>, span: Span) -> Self {
+        let (members, spans): (Vec<_>, _) = members.into_iter().unzip();
+        Self {
+            members: members.into(),
+            spans,
+            span,
+        }
+    }
+}
+
+/// The groups that the rules of a file may name.
+#[derive(Clone, Copy)]
+pub(super) struct KnownGroups<'a> {
+    /// Those of the file itself.
+    pub(super) own: &'a Groups,
+    /// Those of `moorgate.toml`, for a domain file that inherits them.
+    pub(super) inherited: Option<&'a Groups>,
+}
+
+impl<'a> KnownGroups<'a> {
+    fn files(self) -> impl Iterator<Item = &'a Groups> {
+        self.inherited.into_iter().chain([self.own])
+    }
+
     /// The members of a group.
-    pub(super) fn members(&self, name: &str) -> Option<Arc<[Box<str>]>> {
-        let group = self.groups.get(name)?;
-        Some(
-            group
-                .members
-                .iter()
-                .map(|(member, _)| member.clone())
-                .collect(),
-        )
+    pub(super) fn members(self, name: &str) -> Option<Arc<[Box<str>]>> {
+        let group = self.files().find_map(|file| file.groups.get(name))?;
+        Some(group.members.clone())
+    }
+
+    /// The members of all groups, by the name of the group.
+    pub(super) fn all(self) -> BTreeMap<Box<str>, Arc<[Box<str>]>> {
+        let groups = self.files().flat_map(|file| &file.groups);
+        groups
+            .map(|(name, group)| (name.as_str().into(), group.members.clone()))
+            .collect()
     }
 
     /// Whether all groups are valid, so that a missing group does not exist.
-    pub(super) fn is_complete(&self) -> bool {
-        self.is_complete
+    pub(super) fn are_complete(self) -> bool {
+        self.files().all(|file| file.is_complete)
     }
 
     /// The help for an unknown group.
-    pub(super) fn help(&self) -> String {
-        if self.groups.is_empty() {
+    pub(super) fn help(self) -> String {
+        let names: BTreeSet<_> = self.files().flat_map(|file| file.groups.keys()).collect();
+        let names: Vec<_> = names.iter().map(|name| format!("`@{name}`")).collect();
+        if names.is_empty() {
             return "write the group in [groups], as devs = [\"alice\", \"bob\"]".to_owned();
         }
-        let names: Vec<_> = self
-            .groups
-            .keys()
-            .map(|name| format!("`@{name}`"))
-            .collect();
         format!("there are {}", names.join(", "))
     }
 
-    /// All members, to be compared with the htpasswd file.
+    /// Reports groups of the file that are inherited as well: of two groups with one name, a rule
+    /// could mean either.
+    pub(super) fn report_doubles(self, problems: &mut Problems) {
+        let Some(inherited) = self.inherited else {
+            return;
+        };
+        for (name, group) in &self.own.groups {
+            let Some(other) = inherited.groups.get(name) else {
+                continue;
+            };
+            let (line, _) = inherited.source.position(other.span.start);
+            let place = format!("{}:{line}", inherited.source.path().display());
+            let message = format!("the group `{name}` is at {place} as well");
+            let help = "give it another name: both files' groups hold for this domain, unless it says `inherit = false`";
+            problems.push(Problem::at(&self.own.source, &group.span, message, help));
+        }
+    }
+}
+
+impl Groups {
+    /// The position of the first group.
+    pub(super) fn first(&self) -> Option<(Arc<Source>, Span)> {
+        let spans = self.groups.values().map(|group| &group.span);
+        let first = spans.min_by_key(|span| span.start)?;
+        Some((self.source.clone(), first.clone()))
+    }
+
+    /// All members, to be compared with htpasswd files.
     pub(super) fn user_references(&self) -> Vec<UserReference> {
-        let members = self.groups.values().flat_map(|group| &group.members);
+        let members = self
+            .groups
+            .values()
+            .flat_map(|group| group.members.iter().zip(&group.spans));
         let named = members.map(|(name, span)| UserReference {
             name: Pattern::new(name),
             file: self.source.path().to_owned(),
@@ -75,15 +133,15 @@ impl Groups {
     }
 }
 
-/// Reads the groups of a domain file or of its `groups_file`.
-pub(super) fn groups(file: &DomainFile, problems: &mut Problems) -> Groups {
-    let raw = &file.raw;
+/// Reads the groups of a file or of its `groups_file`.
+pub(super) fn groups(file: RuleFile<'_>, problems: &mut Problems) -> Groups {
+    let raw = file.raw;
     if let Some(span) = raw.groups_file.span().filter(|_| !raw.groups.is_absent()) {
         let message = "`groups_file` and [groups] are both written";
         let help = "leave one of them out: groups stand in one place";
-        problems.push(Problem::at(&file.source, span, message, help));
+        problems.push(Problem::at(file.source, span, message, help));
     }
-    match &file.groups {
+    match file.groups_file {
         Some(source) => from_file(source, problems),
         None => Groups {
             is_complete: raw.groups_file.is_absent()
@@ -94,7 +152,7 @@ pub(super) fn groups(file: &DomainFile, problems: &mut Problems) -> Groups {
     }
 }
 
-fn from_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Group> {
+fn from_table(file: RuleFile<'_>, problems: &mut Problems) -> BTreeMap<String, Group> {
     let mut groups = BTreeMap::new();
     for group in file.raw.groups.given().into_iter().flatten() {
         let mut members = Vec::new();
@@ -103,17 +161,12 @@ fn from_table(file: &DomainFile, problems: &mut Problems) -> BTreeMap<String, Gr
             if name.literal().is_none() {
                 let message = format!("`groups.{}` has a pattern in it", group.name.get_ref());
                 let help = "write the names of users; `*` is for `users` in [[access]]";
-                problems.push(Problem::at(&file.source, &member.span(), message, help));
+                problems.push(Problem::at(file.source, &member.span(), message, help));
             }
             members.push((name.as_str().into(), member.span()));
         }
-        groups.insert(
-            group.name.get_ref().clone(),
-            Group {
-                members,
-                span: group.name.span(),
-            },
-        );
+        let name = group.name.get_ref().clone();
+        groups.insert(name, Group::new(members, group.name.span()));
     }
     groups
 }
@@ -168,7 +221,7 @@ impl GroupsFileReader<'_> {
             }
             Ok(name) => {
                 let members = self.read_members(&name, users, span.end - users.len());
-                self.groups.insert(name, Group { members, span });
+                self.groups.insert(name, Group::new(members, span));
             }
         }
     }

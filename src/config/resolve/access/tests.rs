@@ -8,28 +8,58 @@ use crate::config::raw;
 const TOP: &str = "domain = 'ci.example.com'\n";
 const REST: &str = "[tls]\ninternal = true\n[upstream]\nurl = 'http://registry:5000'\n[auth]\nhtpasswd = 'ci.htpasswd'\n";
 
-fn resolve(top: &str, rest: &str, groups: Option<&str>) -> (Option<AccessSettings>, Problems) {
-    let source = |path: &str, text: String| Arc::new(Source::new(PathBuf::from(path), text));
+fn source(path: &str, text: String) -> Arc<Source> {
+    Arc::new(Source::new(
+        PathBuf::from(format!("/etc/moorgate/{path}")),
+        text,
+    ))
+}
+
+/// The rules of domain files, each with its groups, beside rules of moorgate.toml.
+fn resolve_all(
+    main: &str,
+    domains: &[(&str, Option<&str>)],
+) -> (Vec<Option<AccessSettings>>, Problems) {
     let mut problems = Problems::default();
-    let text = format!("{TOP}{top}{REST}{rest}");
-    let file = source("/etc/moorgate/conf.d/ci.toml", text);
-    let raw = raw::domain(&file, &mut problems).expect("its syntax is right");
-    let groups = groups.map(|text| source("/etc/moorgate/groups", text.to_owned()));
-    let file = DomainFile {
-        source: file,
-        raw,
-        password: None,
-        groups,
+    let directory = Path::new("/etc/moorgate");
+    let main = source("moorgate.toml", format!("# shared\n{main}"));
+    let main = MainFile {
+        raw: raw::main(&main, &mut problems),
+        source: main,
+        bindings: Vec::new(),
+        groups: None,
     };
+    let files = ["ci", "cache", "third"].into_iter().zip(domains);
+    let files = files.map(|(name, (text, groups))| {
+        let source_of_domain = source(&format!("conf.d/{name}.toml"), (*text).to_owned());
+        DomainFile {
+            raw: raw::domain(&source_of_domain, &mut problems).expect("its syntax is right"),
+            source: source_of_domain,
+            password: None,
+            groups: groups.map(|text| source("groups", text.to_owned())),
+        }
+    });
+    let files: Vec<_> = files.collect();
     let proxies = ["10.0.0.0/8", "192.0.2.1"].map(|text| Network::parse(text).expect(text));
-    let settings = settings(
-        &file,
-        Path::new("/etc/moorgate"),
-        &proxies.into_iter().collect(),
-        &mut problems,
-    );
+    let proxies = proxies.into_iter().collect();
+    let shared = shared(&main, directory, &mut problems);
+    let all = files
+        .iter()
+        .map(|file| settings(file, directory, &shared, &proxies, &mut problems))
+        .collect();
+    warn_about_shared(&main, &files, &shared, &proxies, &mut problems);
     problems.sort();
-    (settings, problems)
+    (all, problems)
+}
+
+/// A domain file with these rules.
+fn domain(top: &str, rest: &str) -> String {
+    format!("{TOP}{top}{REST}{rest}")
+}
+
+fn resolve(top: &str, rest: &str, groups: Option<&str>) -> (Option<AccessSettings>, Problems) {
+    let (mut all, problems) = resolve_all("", &[(&domain(top, rest), groups)]);
+    (all.pop().expect("one domain"), problems)
 }
 
 fn rules(rest: &str) -> Vec<AccessRule> {
@@ -109,7 +139,8 @@ fn groups_may_stand_in_a_file() {
         ("alice bob".to_owned(), "carol".to_owned())
     );
     let named: Vec<_> = settings
-        .user_references
+        .written
+        .references
         .iter()
         .map(|n| (n.name.as_str(), &file[n.span.clone()]))
         .collect();
@@ -510,4 +541,198 @@ fn tags_that_a_deny_keeps_are_not_moved_by_a_way_round() {
     ] {
         assert_eq!(warned(&allow(actions)), "", "{actions}");
     }
+}
+
+/// What is said of rules of moorgate.toml, beside those of domains.
+fn said_of_shared(main: &str, domains: &[&str]) -> String {
+    let domains: Vec<_> = domains.iter().map(|text| (*text, None)).collect();
+    resolve_all(main, &domains).1.render(Colour::Never)
+}
+
+const SHARED: &str = "[groups]\ndevs = ['alice', 'bob']\n[[access]]\nusers = ['@devs']\nrepositories = ['**']\nactions = ['pull']\n";
+
+#[test]
+fn rules_of_the_main_file_hold_for_domains_that_do_not_refuse_them() {
+    let own = "[[access]]\nusers = ['@devs', 'ci']\nrepositories = ['ci/**']\nactions = ['push']\n";
+    let files = [
+        domain("", own),
+        domain("inherit = true\n", ""),
+        domain("inherit = false\n", ""),
+    ];
+    let files: Vec<_> = files.iter().map(|text| (text.as_str(), None)).collect();
+    let (all, problems) = resolve_all(SHARED, &files);
+    assert!(problems.is_empty(), "{problems}");
+    let all: Vec<_> = all.into_iter().map(|one| one.expect("rules")).collect();
+    let places = all.iter().map(|settings| {
+        let rules = settings.rules.iter();
+        rules
+            .map(|rule| rule.location.to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    assert_eq!(
+        places.collect::<Vec<_>>(),
+        ["moorgate.toml:4 conf.d/ci.toml:8", "moorgate.toml:4", ""]
+    );
+    assert_eq!(
+        all.iter()
+            .map(|settings| settings.inherits)
+            .collect::<Vec<_>>(),
+        [true, true, false]
+    );
+    let groups = all.iter().map(|settings| {
+        let groups = settings.groups.iter();
+        groups
+            .map(|(name, members)| format!("{name}: {}", members.join(" ")))
+            .collect::<String>()
+    });
+    assert_eq!(
+        groups.collect::<Vec<_>>(),
+        ["devs: alice bob", "devs: alice bob", ""]
+    );
+    let written = &all[0].written.references;
+    let written: Vec<_> = written.iter().map(|user| user.name.as_str()).collect();
+    assert_eq!(
+        written,
+        ["ci"],
+        "those of moorgate.toml are no words of this file"
+    );
+}
+
+#[test]
+fn what_is_wrong_between_both_files_is_said_where_it_is_written() {
+    let own = "[groups]\ndevs = ['carol']\n[[access]]\nusers = ['@ops']\nrepositories = ['**']\nactions = ['pull']\n";
+    insta::assert_snapshot!(said_of_shared(SHARED, &[&domain("", own)]), @r"
+    error: the group `devs` is at /etc/moorgate/moorgate.toml:3 as well
+     --> /etc/moorgate/conf.d/ci.toml:9:1
+      |
+    9 | devs = ['carol']
+      | ^^^^
+      |
+      = help: give it another name: both files' groups hold for this domain, unless it says `inherit = false`
+
+    error: `access.users` names the unknown group `@ops`
+      --> /etc/moorgate/conf.d/ci.toml:11:10
+       |
+    11 | users = ['@ops']
+       |          ^^^^^^
+       |
+       = help: there are `@devs`
+    ");
+    insta::assert_snapshot!(said_of_shared("", &[&domain("inherit = true\n", "")]), @r"
+    error: `inherit` is true, and moorgate.toml has no [[access]]
+     --> /etc/moorgate/conf.d/ci.toml:2:11
+      |
+    2 | inherit = true
+      |           ^^^^
+      |
+      = help: write rules there, or leave `inherit` out: what moorgate.toml says holds anyway
+    ");
+    insta::assert_snapshot!(said_of_shared("[groups]\ndevs = ['alice']\n", &[&domain("inherit = true\n", "")]), @r"
+    error: `inherit` is true, and moorgate.toml has no [[access]]
+     --> /etc/moorgate/conf.d/ci.toml:2:11
+      |
+    2 | inherit = true
+      |           ^^^^
+      |
+      = help: write rules there, or leave `inherit` out: what moorgate.toml says holds anyway
+    ");
+    // The error is in moorgate.toml alone: no domain is blamed for what is not known.
+    let broken = SHARED.replace("'pull'", "'pul'");
+    let uses = "[[access]]\nusers = ['@devs']\nrepositories = ['**']\nactions = ['pull']\n";
+    insta::assert_snapshot!(said_of_shared(&broken, &[&domain("inherit = true\n", uses)]), @r#"
+    error: `access.actions` is not a known value
+     --> /etc/moorgate/moorgate.toml:7:12
+      |
+    7 | actions = ['pul']
+      |            ^^^^^
+      |
+      = help: write "pull" or "push" or "overwrite" or "delete-tag" or "delete-manifest" or "list" or "catalog" or "mount-from" or "all"
+    "#);
+    // What a domain refuses is not there, neither rules nor groups.
+    insta::assert_snapshot!(said_of_shared(SHARED, &[&domain("inherit = false\n", uses), &domain("", "")]), @r#"
+    error: `access.users` names the unknown group `@devs`
+      --> /etc/moorgate/conf.d/ci.toml:10:10
+       |
+    10 | users = ['@devs']
+       |          ^^^^^^^
+       |
+       = help: write the group in [groups], as devs = ["alice", "bob"]
+    "#);
+}
+
+#[test]
+fn warnings_about_shared_rules_are_for_the_domains_that_have_them() {
+    let deny =
+        "[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['base/**']\nactions = ['all']\n";
+    let useless = "[[access]]\nusers = ['ci']\nrepositories = ['base/app']\nactions = ['push']\n";
+    // The deny is in the other file.
+    insta::assert_snapshot!(said_of_shared(&format!("{SHARED}{deny}"), &[&domain("", useless)]), @r"
+    warning: this rule can never match: the rule at moorgate.toml:8 denies all of it
+     --> /etc/moorgate/conf.d/ci.toml:8:1
+      |
+    8 | [[access]]
+      | ^^^^^^^^^^
+      |
+      = help: leave one of the two out: a deny beats every allow
+    ");
+    // A domain may deny what the others allow.
+    assert_eq!(
+        said_of_shared(&format!("{SHARED}{useless}"), &[&domain("", deny)]),
+        ""
+    );
+    insta::assert_snapshot!(said_of_shared(deny, &[&domain("", ""), &domain("inherit = false\n", ""), &domain("", deny)]), @r#"
+    warning: all rules of `ci.example.com` deny, so nothing is allowed there
+     --> /etc/moorgate/conf.d/third.toml:8:1
+      |
+    8 | [[access]]
+      | ^^^^^^^^^^
+      |
+      = help: write a rule that allows the rest, such as users = ["*"], repositories = ["**"], actions = ["all"]
+
+    warning: all rules of `ci.example.com` deny, so nothing is allowed there
+     --> /etc/moorgate/moorgate.toml:2:1
+      |
+    2 | [[access]]
+      | ^^^^^^^^^^
+      |
+      = help: write a rule that allows the rest, such as users = ["*"], repositories = ["**"], actions = ["all"]
+    "#);
+    insta::assert_snapshot!(said_of_shared(SHARED, &[&domain("inherit = false\n", "")]), @r"
+    warning: no domain inherits what moorgate.toml says of access
+     --> /etc/moorgate/moorgate.toml:4:1
+      |
+    4 | [[access]]
+      | ^^^^^^^^^^
+      |
+      = help: each domain file says `inherit = false`: leave it out where this is to hold
+    ");
+    // Whether a rule about `@anonymous` can match, is a question of each domain.
+    let anonymous = "[[access]]\ndeny = true\nusers = ['@anonymous']\nrepositories = ['**']\nactions = ['pull']\n";
+    let main = format!("{SHARED}{anonymous}");
+    let pull = domain("", "anonymous = 'pull'\n");
+    let said = said_of_shared(&main, &[&domain("", ""), &pull]);
+    assert!(
+        !said.contains("without a login nothing is allowed"),
+        "{said}"
+    );
+    assert!(
+        said.contains("no rule allows `@anonymous` to pull"),
+        "{said}"
+    );
+    let said = said_of_shared(
+        &main,
+        &[
+            &domain("", ""),
+            &pull.replace(TOP, &format!("{TOP}inherit = false\n")),
+        ],
+    );
+    assert!(
+        said.contains("without a login nothing is allowed"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("no rule allows `@anonymous` to pull"),
+        "{said}"
+    );
 }

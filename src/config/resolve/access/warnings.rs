@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
+use super::RuleFile;
 use super::groups::Groups;
 use crate::config::access::{AccessRule, Selector};
 use crate::config::network::TrustedProxies;
-use crate::config::problem::{Problem, Problems};
+use crate::config::problem::{Problem, ProblemSeverity, Problems};
 use crate::config::raw::access::RawAccess;
 use crate::config::raw::{RawMode, Setting};
 use crate::config::resolve::DomainFile;
@@ -18,33 +19,102 @@ use crate::config::source::{Source, Span};
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
 
-/// Adds all warnings about the rules of a file. `rules` are its rules in order.
-pub(super) fn add(
-    file: &DomainFile,
-    rules: &[AccessRule],
-    groups: &Groups,
-    proxies: &TrustedProxies,
-    problems: &mut Problems,
-) {
-    let auth = file.raw.auth.given();
-    let anonymous = auth.map_or(AnonymousAccess::None, |auth| auth.anonymous.or_empty());
-    for (source, span, name) in groups.empty() {
-        let message = format!("the group `{name}` has no members");
-        problems
-            .push(Problem::at(source, span, message, "write its users, or leave it out").warning());
+/// The rules of a file, and all rules that hold beside them.
+pub(super) struct RulesInForce<'a> {
+    pub(super) file: RuleFile<'a>,
+    /// Those of the file, in order.
+    pub(super) own: &'a [AccessRule],
+    /// All that hold, those of the file included.
+    pub(super) all: &'a [AccessRule],
+    /// Those of the file.
+    pub(super) groups: &'a Groups,
+    pub(super) anonymous: AnonymousAccess,
+    /// They can claim any client address.
+    pub(super) proxies: &'a TrustedProxies,
+}
+
+impl RulesInForce<'_> {
+    /// Adds all warnings about the rules of a domain file.
+    pub(super) fn warn_about_domain(&self, domain: &DomainFile, problems: &mut Problems) {
+        self.warn_about_rules(problems);
+        if let Some(first) = self.file.written().next().filter(|_| denies_all(self.all)) {
+            problems.push(nothing_allowed(self.file.source, &first.span(), &[domain]));
+        }
+        if self.anonymous == AnonymousAccess::Pull {
+            add_about_anonymous(domain, self.all, problems);
+        }
     }
-    let written = file.raw.access.given().into_iter().flatten();
-    for (rule, raw) in rules.iter().zip(written) {
-        let about = about_rule(rule, raw, rules, anonymous)
-            .into_iter()
-            .chain(about_repositories(raw.get_ref()))
-            .chain(about_networks(raw.get_ref(), proxies));
-        problems.extend(about.map(|warning| warning.into_problem(&file.source)));
+
+    /// Adds all warnings about the rules of `moorgate.toml`, which hold for `domains`.
+    pub(super) fn warn_about_shared(&self, domains: &[&DomainFile], problems: &mut Problems) {
+        let source = self.file.source;
+        let first = self.file.written().next().map(Spanned::span);
+        if domains.is_empty() {
+            let first = first.map(|span| (source.clone(), span));
+            let first = first.or_else(|| self.groups.first());
+            // A domain file with an error is not among the domains.
+            if let Some((source, span)) =
+                first.filter(|_| problems.count(ProblemSeverity::Error) == 0)
+            {
+                let message = "no domain inherits what moorgate.toml says of access";
+                let help =
+                    "each domain file says `inherit = false`: leave it out where this is to hold";
+                problems.push(Problem::at(&source, &span, message, help).warning());
+            }
+            return;
+        }
+        self.warn_about_rules(problems);
+        let without_rules = |domain: &&&DomainFile| {
+            let own = &domain.raw.rules.access;
+            own.is_absent() || own.given().is_some_and(Vec::is_empty)
+        };
+        let closed: Vec<_> = domains.iter().filter(without_rules).copied().collect();
+        if let Some(span) = first.filter(|_| denies_all(self.all) && !closed.is_empty()) {
+            problems.push(nothing_allowed(source, &span, &closed));
+        }
     }
-    if anonymous == AnonymousAccess::Pull {
-        add_about_anonymous(file, rules, problems);
+
+    fn warn_about_rules(&self, problems: &mut Problems) {
+        for (source, span, name) in self.groups.empty() {
+            let message = format!("the group `{name}` has no members");
+            problems.push(
+                Problem::at(source, span, message, "write its users, or leave it out").warning(),
+            );
+        }
+        for (rule, raw) in self.own.iter().zip(self.file.written()) {
+            let about = about_rule(rule, raw, self.all, self.anonymous)
+                .into_iter()
+                .chain(about_repositories(raw.get_ref()))
+                .chain(about_networks(raw.get_ref(), self.proxies));
+            problems.extend(about.map(|warning| warning.into_problem(self.file.source)));
+        }
     }
 }
+
+fn denies_all(rules: &[AccessRule]) -> bool {
+    !rules.is_empty() && rules.iter().all(|rule| rule.deny)
+}
+
+/// The warning about rules that allow nothing.
+fn nothing_allowed(source: &Arc<Source>, span: &Span, domains: &[&DomainFile]) -> Problem {
+    let named = domains
+        .iter()
+        .filter_map(|domain| domain.raw.domain.given());
+    let mut names: Vec<_> = named.map(|name| format!("`{name}`")).collect();
+    let more = names.len().saturating_sub(MAX_NAMED_DOMAINS);
+    names.truncate(MAX_NAMED_DOMAINS);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    let message = format!(
+        "all rules of {} deny, so nothing is allowed there",
+        names.join(", ")
+    );
+    let help = "write a rule that allows the rest, such as users = [\"*\"], repositories = [\"**\"], actions = [\"all\"]";
+    Problem::at(source, span, message, help).warning()
+}
+
+const MAX_NAMED_DOMAINS: usize = 4;
 
 /// A warning at a position of the file.
 struct Warning {

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::config::access::{AccessRule, Selector};
+use crate::config::access::{AccessRule, RuleLocation, Selector};
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Action;
 use crate::registry::pattern::{Pattern, RepositoryPattern};
@@ -53,9 +53,14 @@ pub(super) fn unreachable_reason(
     let other = rules
         .iter()
         .find(|other| other.deny && !rule.deny && covers(other, rule))?;
-    let line = other.location.line;
+    let RuleLocation { file, line } = &other.location;
+    let place = if *file == rule.location.file {
+        format!("line {line}")
+    } else {
+        format!("the rule at {}", other.location)
+    };
     Some((
-        format!("line {line} denies all of it"),
+        format!("{place} denies all of it"),
         "leave one of the two out: a deny beats every allow".to_owned(),
     ))
 }
