@@ -25,7 +25,7 @@ use crate::certs::library_error::with_sources;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::observe::colour::wants_colour;
-use crate::registry::action::Action;
+use crate::registry::action::Actions;
 use tokens::TokensCommand;
 
 /// An authenticating TLS reverse proxy for container registries.
@@ -75,12 +75,14 @@ enum Command {
         #[command(subcommand)]
         command: Option<CertsCommand>,
     },
-    /// Explain whether a user may do something, and which access rule decides.
+    /// Explain whether a user or a group may do something, and which access rule decides.
     Explain {
-        /// The user name, or @anonymous for clients without a login.
+        /// The user name, @GROUP for its members, @authenticated for every user, or @anonymous for
+        /// clients without a login.
         user: String,
-        /// pull, push, overwrite, delete-tag, delete-manifest, list, catalog or mount-from.
-        action: Action,
+        /// pull, push, overwrite, delete-tag, delete-manifest, list, catalog or mount-from; or all,
+        /// for a line about each.
+        action: Actions,
         /// The repository, with a tag if the action concerns one.
         #[arg(value_name = "REPO[:TAG]")]
         what: String,
@@ -198,6 +200,7 @@ Examples:
   echo \"$PASSWORD\" | moorgate htpasswd ci.htpasswd ci-bot
   moorgate certs ca > moorgate-ca.pem
   moorgate explain alice push base/app:v1 --domain docker-ci.example.com
+  moorgate explain @release all base/app --exit-code
   moorgate gc docker-cache.example.com --dry-run
   moorgate store verify docker-ci.example.com --repair
   moorgate certs import /etc/letsencrypt --dry-run
@@ -245,7 +248,7 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         } => {
             let question = explain::AccessQuestion {
                 user: &user,
-                action,
+                actions: action,
                 target: &what,
             };
             explain(&config, question, &options)

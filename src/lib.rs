@@ -123,7 +123,7 @@ pub mod internal {
         pub use crate::certs::state::storage::Storage;
     }
     pub mod cli {
-        pub use crate::cli::explain::{AccessExplanation, AccessQuestion, ExplainOptions, answers};
+        pub use crate::cli::explain::{AccessQuestion, AccessVerdict, ExplainOptions, answers};
         pub use crate::cli::{command, htpasswd};
     }
     pub mod config {

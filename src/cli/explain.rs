@@ -1,23 +1,26 @@
-//! `moorgate explain USER ACTION REPO[:TAG]`: explains whether an action is allowed, and which rule
-//! decides.
+//! `moorgate explain USER ACTION REPO[:TAG]`: explains whether a user or the members of a group may
+//! do something, and which rule decides.
 
+mod answer;
 mod query;
+mod subject;
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use serde::Serialize;
 
+pub use self::answer::{AccessExplanation, AccessVerdict};
 use self::query::AccessQuery;
+use self::subject::ExplainSubject;
+use crate::auth::UsersFile;
 use crate::auth::htpasswd::{Htpasswd, Skipped};
 use crate::auth::policy::{Policy, Principal};
-use crate::auth::{UserName, UsersFile};
-use crate::config::access::RuleLocation;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::VirtualHost;
-use crate::registry::action::Action;
+use crate::registry::action::{Action, Actions};
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
 
@@ -34,41 +37,24 @@ pub struct ExplainOptions {
     /// Print a JSON array instead.
     #[arg(long)]
     pub json: bool,
-    /// End with status 1 if a domain that is printed does not allow it.
+    /// End with status 1 unless everything that is asked is allowed in each domain that is printed.
     #[arg(long)]
     pub exit_code: bool,
 }
 
-/// The decision of one domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AccessExplanation {
-    pub domain: String,
-    /// Whether the htpasswd file contains the user; others cannot log in.
-    pub known: bool,
-    pub allowed: bool,
-    /// The deciding rule, `FILE:LINE`; `None` if no rule matches.
-    pub rule: Option<String>,
-    /// Whether the domain has no rule at all.
-    pub open: bool,
-    /// The reason as text.
-    pub reason: String,
-    /// Circumstances in which the decision differs.
-    #[serde(rename = "notes")]
-    pub caveats: Vec<String>,
-}
-
-/// What a user wants to do.
+/// What somebody wants to do.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessQuestion<'a> {
-    /// The name, or `@anonymous`.
+    /// The name of a user, `@GROUP`, `@authenticated` or `@anonymous`.
     pub user: &'a str,
-    pub action: Action,
+    /// Each of them is answered by itself.
+    pub actions: Actions,
     /// A repository, or a repository and a tag.
     pub target: &'a str,
 }
 
-/// Prints the decision of each domain about a user, an action, and a repository or tag. Returns
-/// whether all of them allow it.
+/// Prints the decisions of each domain about a user or group, an action, and a repository or tag.
+/// Returns whether all of them allow it.
 pub fn run(
     snapshot: &Snapshot,
     question: AccessQuestion<'_>,
@@ -76,68 +62,170 @@ pub fn run(
     out: &mut impl Write,
 ) -> anyhow::Result<bool> {
     let answers = answers(snapshot, question, options)?;
-    let all_allow = answers.iter().all(|answer| answer.allowed);
     if options.json {
         serde_json::to_writer_pretty(&mut *out, &answers)?;
         writeln!(out)?;
-        return Ok(all_allow);
+    } else {
+        for answer in &answers {
+            writeln!(out, "{}", answer.text(question.target))?;
+        }
     }
-    for answer in answers {
-        writeln!(out, "{}", line(&answer, question))?;
-    }
-    Ok(all_allow)
+    Ok(answers.iter().all(AccessExplanation::is_allowed))
 }
 
-/// The decision of each domain.
+/// The decision of each domain about each action.
 pub fn answers(
     snapshot: &Snapshot,
     question: AccessQuestion<'_>,
     options: &ExplainOptions,
 ) -> anyhow::Result<Vec<AccessExplanation>> {
-    let AccessQuestion {
-        user,
-        action,
-        target,
-    } = question;
-    let (repository, tag) = repository_and_tag(target)?;
-    let user = match user {
-        "@anonymous" => None,
-        user => Some(UserName::new(user).with_context(|| format!("`{user}` is no user"))?),
-    };
-    let principal = Principal {
-        user: user.as_ref().map(UserName::as_str),
-        client: options.client.to_canonical(),
-    };
+    let (repository, tag) = repository_and_tag(question.target)?;
+    let subject = ExplainSubject::parse(question.user)?;
     let hosts = hosts(snapshot, options.domain.as_deref())?;
-    let answer = |host: &VirtualHost| {
-        let policy = Policy::new(&host.access, host.auth.anonymous.actions());
-        let tag = tag.as_ref().map(Tag::as_str);
-        let query = AccessQuery {
-            policy: &policy,
+    subject.ensure_exists(&hosts)?;
+    let mut answers = Vec::new();
+    for host in hosts {
+        let domain = DomainQuestion {
             host,
-            principal,
-            action,
+            policy: Policy::new(&host.access, host.auth.anonymous.actions()),
+            users: UsersFile::open(&host.auth.htpasswd)?.current(),
+            client: options.client.to_canonical(),
+            actions: question.actions,
             repository: repository.as_str(),
-            tag,
+            tag: tag.as_ref().map(Tag::as_str),
         };
+        let of_action = |action| domain.explanation(&subject, action);
+        answers.extend(question.actions.iter().map(of_action));
+    }
+    Ok(answers)
+}
+
+/// The question as it is put to one domain.
+struct DomainQuestion<'a> {
+    host: &'a VirtualHost,
+    policy: Policy,
+    users: Arc<Htpasswd>,
+    client: IpAddr,
+    actions: Actions,
+    repository: &'a str,
+    tag: Option<&'a str>,
+}
+
+impl DomainQuestion<'_> {
+    fn explanation(&self, subject: &ExplainSubject, action: Action) -> AccessExplanation {
+        let (verdict, notes, members) = match subject {
+            ExplainSubject::Anonymous => self.of_one(None, action),
+            ExplainSubject::User(user) => self.of_one(Some(user.as_str()), action),
+            ExplainSubject::Group(_) | ExplainSubject::Authenticated => {
+                self.of_group(subject, action)
+            }
+        };
+        AccessExplanation {
+            domain: self.host.domain.to_string(),
+            action: action.to_string(),
+            verdict,
+            open: self.policy.is_open(),
+            caveats: notes,
+            members,
+        }
+    }
+
+    /// The decision about a user, or about clients without a login.
+    fn of_one(&self, user: Option<&str>, action: Action) -> Explained {
+        let query = self.query(&self.policy, user, action);
+        let verdict = self.verdict(user, &query);
+        let caveats = if verdict.known {
+            query.caveats()
+        } else {
+            Vec::new()
+        };
+        (verdict, caveats, None)
+    }
+
+    /// The decision about whoever is in a group and named by no rule besides, and those about its
+    /// members.
+    fn of_group(&self, subject: &ExplainSubject, action: Action) -> Explained {
+        let name = subject.to_string();
+        let Some(members) = subject.members(self.host, &self.users) else {
+            let verdict = AccessVerdict {
+                user: name,
+                known: false,
+                allowed: false,
+                rule: None,
+                groups: Vec::new(),
+                reason: "there is no such group in this domain".to_owned(),
+            };
+            return (verdict, Vec::new(), Some(Vec::new()));
+        };
+        let rules = subject.rules_of_members(&self.host.access);
+        let policy = Policy::new(&rules, self.host.auth.anonymous.actions());
+        // The name is no repository's, so that a `${user}` is nobody's.
+        let query = self.query(&policy, Some(&name), action);
+        let members: Vec<_> = members
+            .iter()
+            .map(|member| {
+                self.verdict(
+                    Some(member),
+                    &self.query(&self.policy, Some(member), action),
+                )
+            })
+            .collect();
+        let known = members.iter().any(|member| member.known);
+        let verdict = AccessVerdict {
+            user: name.clone(),
+            known,
+            allowed: known && query.decision().allowed,
+            rule: query.decision().rule.map(ToString::to_string),
+            groups: Vec::new(),
+            reason: if known {
+                query.reason()
+            } else {
+                "the htpasswd file has none of its members".to_owned()
+            },
+        };
+        let caveats = if known { query.caveats() } else { Vec::new() };
+        (verdict, caveats, Some(members))
+    }
+
+    fn query<'q>(
+        &'q self,
+        policy: &'q Policy,
+        user: Option<&'q str>,
+        action: Action,
+    ) -> AccessQuery<'q> {
+        AccessQuery {
+            policy,
+            host: self.host,
+            principal: Principal {
+                user,
+                client: self.client,
+            },
+            action,
+            all_actions: self.actions,
+            repository: self.repository,
+            tag: self.tag,
+        }
+    }
+
+    fn verdict(&self, user: Option<&str>, query: &AccessQuery<'_>) -> AccessVerdict {
         let decision = query.decision();
-        let users = UsersFile::open(&host.auth.htpasswd)?;
-        let known = principal.user.is_none_or(|user| users.current().has(user));
-        Ok(AccessExplanation {
-            domain: host.domain.to_string(),
+        let known = user.is_none_or(|user| self.users.has(user));
+        AccessVerdict {
+            user: user.unwrap_or(subject::ANONYMOUS).to_owned(),
             known,
             allowed: known && decision.allowed,
-            rule: decision.rule.map(RuleLocation::to_string),
-            open: policy.is_open(),
-            reason: match principal.user.filter(|_| !known) {
+            rule: decision.rule.map(ToString::to_string),
+            groups: query.groups(),
+            reason: match user.filter(|_| !known) {
                 None => query.reason(),
-                Some(user) => no_login(&users.current(), user, &host.auth.htpasswd),
+                Some(user) => no_login(&self.users, user, &self.host.auth.htpasswd),
             },
-            caveats: if known { query.caveats() } else { Vec::new() },
-        })
-    };
-    hosts.into_iter().map(answer).collect()
+        }
+    }
 }
+
+/// A verdict with its caveats, and those of the members of a group.
+type Explained = (AccessVerdict, Vec<String>, Option<Vec<AccessVerdict>>);
 
 /// Why a user cannot log in.
 fn no_login(users: &Htpasswd, user: &str, file: &Path) -> String {
@@ -191,148 +279,5 @@ fn hosts<'a>(snapshot: &'a Snapshot, domain: Option<&str>) -> anyhow::Result<Vec
     Ok(hosts)
 }
 
-fn line(answer: &AccessExplanation, question: AccessQuestion<'_>) -> String {
-    let AccessQuestion {
-        user,
-        action,
-        target,
-    } = question;
-    let AccessExplanation {
-        domain,
-        known: _,
-        allowed,
-        rule: _,
-        open: _,
-        reason,
-        caveats,
-    } = answer;
-    let verb = if *allowed { "may" } else { "may not" };
-    let caveats: String = caveats
-        .iter()
-        .map(|caveat| format!("\n  {caveat}"))
-        .collect();
-    format!("{domain}: {user} {verb} {action} {target}: {reason}{caveats}")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(arguments: (&str, &str, &str), options: &ExplainOptions) -> String {
-        let directory = tempfile::tempdir().expect("directory");
-        let folder = directory.path().join("conf.d");
-        std::fs::create_dir(&folder).expect("conf.d");
-        let rest = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'users'\n[upstream]\nurl = 'http://registry:5000'\n";
-        let hash = bcrypt::hash("secret", 4).expect("a hash");
-        std::fs::write(
-            folder.join("users"),
-            format!("alice:{hash}\nbob:$apr1$x$y\n"),
-        )
-        .expect("htpasswd");
-        let rules = "[[access]]\nusers = ['alice']\nrepositories = ['base/**']\nactions = ['pull', 'push']\n\
-            networks = ['127.0.0.0/8']\n[[access]]\ndeny = true\nusers = ['*']\nrepositories = ['**']\n\
-            tags = ['v*']\nactions = ['push']\n[[access]]\nusers = ['alice']\nrepositories = ['in/**']\n\
-            actions = ['push']\n";
-        std::fs::write(
-            folder.join("a.toml"),
-            format!("domain = 'a.test'\n{rest}{rules}"),
-        )
-        .expect("a");
-        let open = rest.replace("[upstream]", "anonymous = 'pull'\n[upstream]");
-        std::fs::write(folder.join("b.toml"), format!("domain = 'b.test'\n{open}")).expect("b");
-        let loaded = crate::config::load(directory.path()).expect("valid");
-        let (user, action, target) = arguments;
-        let mut out = Vec::new();
-        let question = AccessQuestion {
-            user,
-            action: Action::parse(action).expect("an action"),
-            target,
-        };
-        match run(&loaded.snapshot, question, options, &mut out) {
-            Ok(_) => String::from_utf8(out).expect("text"),
-            Err(error) => format!("{error:#}"),
-        }
-    }
-
-    fn options(domain: Option<&str>) -> ExplainOptions {
-        ExplainOptions {
-            domain: domain.map(str::to_owned),
-            client: Ipv4Addr::LOCALHOST.into(),
-            json: false,
-            exit_code: false,
-        }
-    }
-
-    #[test]
-    fn the_deciding_rule_is_named_for_each_domain() {
-        let all = options(None);
-        insta::assert_snapshot!(said(("alice", "push", "base/app:latest"), &all), @r"
-        a.test: alice may push base/app:latest: by the rule at conf.d/a.toml:8
-          if the tag exists with other content, this is `overwrite`, which is not allowed: no rule allows it
-          this applies to 127.0.0.1: from 128.0.0.0, among others, it is not allowed: no rule allows it
-        b.test: alice may push base/app:latest: there are no access rules, so every user may do everything
-        ");
-        insta::assert_snapshot!(said(("alice", "push", "base/app:v1"), &options(Some("a.test"))), @"a.test: alice may not push base/app:v1: by the rule at conf.d/a.toml:13");
-        insta::assert_snapshot!(said(("@anonymous", "pull", "base/app"), &all), @r"
-        a.test: @anonymous may not pull base/app: without a login nothing is allowed here, whatever the rules say
-        b.test: @anonymous may pull base/app: there are no access rules, so everything can be read without a login
-        ");
-        insta::assert_snapshot!(said(("@anonymous", "push", "base/app"), &options(Some("b.test"))), @"b.test: @anonymous may not push base/app: without a login only reading is allowed here, whatever the rules say");
-        insta::assert_snapshot!(said(("alice", "overwrite", "base/app:latest"), &options(Some("a.test"))), @r"
-        a.test: alice may not overwrite base/app:latest: no rule allows it
-          if the tag does not exist yet, this is `push`, which is allowed: by the rule at conf.d/a.toml:8
-        ");
-        insta::assert_snapshot!(said(("alice", "pull", "in/app"), &options(Some("a.test"))), @r"
-        a.test: alice may not pull in/app: no rule allows it
-          HEAD requests, which clients send before a push, are allowed with `push`: by the rule at conf.d/a.toml:19
-        ");
-        let elsewhere = ExplainOptions {
-            client: "::ffff:10.0.0.1".parse().expect("an address"),
-            ..options(Some("a.test"))
-        };
-        insta::assert_snapshot!(said(("alice", "pull", "base/app"), &elsewhere), @r"
-        a.test: alice may not pull base/app: no rule allows it
-          this applies to 10.0.0.1: from 127.0.0.0, among others, it is allowed: by the rule at conf.d/a.toml:8
-        ");
-        insta::assert_snapshot!(said(("nobody", "pull", "base/app"), &all), @r"
-        a.test: nobody may not pull base/app: the htpasswd file has no such user
-        b.test: nobody may not pull base/app: the htpasswd file has no such user
-        ");
-        let said_of_bob = said(("bob", "pull", "base/app"), &options(Some("a.test")));
-        let cause =
-            "`bob` has an MD5 password ($apr1$), only bcrypt is accepted: run `moorgate htpasswd ";
-        assert!(
-            said_of_bob
-                .starts_with("a.test: bob may not pull base/app: nobody can log in so: line 2 of "),
-            "{said_of_bob}"
-        );
-        assert!(said_of_bob.contains(cause), "{said_of_bob}");
-        let json = ExplainOptions {
-            json: true,
-            ..options(Some("a.test"))
-        };
-        insta::assert_snapshot!(said(("alice", "pull", "base/app"), &json), @r#"
-        [
-          {
-            "domain": "a.test",
-            "known": true,
-            "allowed": true,
-            "rule": "conf.d/a.toml:8",
-            "open": false,
-            "reason": "by the rule at conf.d/a.toml:8",
-            "notes": [
-              "this applies to 127.0.0.1: from 128.0.0.0, among others, it is not allowed: no rule allows it"
-            ]
-          }
-        ]
-        "#);
-    }
-
-    #[test]
-    fn what_cannot_be_explained_says_why() {
-        let none = options(Some("c.test"));
-        insta::assert_snapshot!(said(("alice", "pull", "a"), &none), @"there is no domain c.test; there are: a.test, b.test");
-        insta::assert_snapshot!(said(("alice", "pull", "a.test:443/a"), &options(None)), @"`a.test:443/a` has no valid tag: the tag is not valid");
-        insta::assert_snapshot!(said(("a:b", "pull", "a"), &options(None)), @"`a:b` is no user: the user name has a colon");
-    }
-}
+mod tests;

@@ -71,21 +71,6 @@ impl fmt::Display for Action {
     }
 }
 
-/// The text is not an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is not one of pull, push, overwrite, delete-tag, delete-manifest, list, catalog and mount-from"
-)]
-pub struct InvalidAction;
-
-impl std::str::FromStr for Action {
-    type Err = InvalidAction;
-
-    fn from_str(text: &str) -> Result<Self, InvalidAction> {
-        Self::parse(text).ok_or(InvalidAction)
-    }
-}
-
 /// A set of actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Actions(u8);
@@ -120,6 +105,25 @@ impl Actions {
         Action::ALL
             .into_iter()
             .filter(move |action| self.has(*action))
+    }
+}
+
+/// The text is neither an action nor `all`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not one of pull, push, overwrite, delete-tag, delete-manifest, list, catalog, mount-from and all"
+)]
+pub struct InvalidAction;
+
+impl std::str::FromStr for Actions {
+    type Err = InvalidAction;
+
+    /// One action, or `all`.
+    fn from_str(text: &str) -> Result<Self, InvalidAction> {
+        if text == "all" {
+            return Ok(Self::ALL);
+        }
+        Action::parse(text).map(Self::from).ok_or(InvalidAction)
     }
 }
 

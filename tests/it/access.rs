@@ -4,6 +4,7 @@ mod anonymous;
 mod calls;
 mod check;
 mod explain;
+mod explain_groups;
 pub mod fixture;
 mod hidden;
 mod lists;

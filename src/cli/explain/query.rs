@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use crate::auth::policy::{Decision, Policy, Principal};
+use crate::config::access::{AccessRule, Selector};
 use crate::config::vhost::VirtualHost;
-use crate::registry::action::Action;
+use crate::registry::action::{Action, Actions};
 
 /// A principal, an action and a repository of one domain.
 #[derive(Clone, Copy)]
@@ -13,6 +14,8 @@ pub(super) struct AccessQuery<'a> {
     pub(super) host: &'a VirtualHost,
     pub(super) principal: Principal<'a>,
     pub(super) action: Action,
+    /// All actions that are asked about: what is said of one of them needs no caveat at another.
+    pub(super) all_actions: Actions,
     pub(super) repository: &'a str,
     pub(super) tag: Option<&'a str>,
 }
@@ -29,7 +32,13 @@ impl<'a> AccessQuery<'a> {
         let anonymous = self.host.auth.anonymous.actions();
         let may_read = self.action == Action::MountFrom && anonymous.has(Action::Pull);
         match decision.rule {
-            Some(rule) => format!("by the rule at {rule}"),
+            Some(rule) => match self.groups().as_slice() {
+                [] => format!("by the rule at {rule}"),
+                groups => format!(
+                    "by the rule at {rule}, as a member of {}",
+                    groups.join(" and ")
+                ),
+            },
             None if self.principal.user.is_none() && !anonymous.has(self.action) && !may_read => {
                 if anonymous.is_empty() {
                     "without a login nothing is allowed here, whatever the rules say".to_owned()
@@ -46,6 +55,36 @@ impl<'a> AccessQuery<'a> {
             }
             None => "no rule allows it".to_owned(),
         }
+    }
+
+    /// The groups because of which the deciding rule is about the user; none if it is anyway.
+    pub(super) fn groups(&self) -> Vec<String> {
+        let Some((rule, user)) = self.rule().zip(self.principal.user) else {
+            return Vec::new();
+        };
+        let mut groups = Vec::new();
+        for selector in &rule.users {
+            match selector {
+                Selector::Group { name, members } => {
+                    if members.iter().any(|member| **member == *user) {
+                        groups.push(format!("@{name}"));
+                    }
+                }
+                Selector::Name(pattern) if !pattern.matches(user) => {}
+                Selector::Anonymous if rule.deny => {}
+                Selector::Name(_) | Selector::Authenticated | Selector::Anonymous => {
+                    return Vec::new();
+                }
+            }
+        }
+        groups
+    }
+
+    /// The deciding rule, as it is written.
+    fn rule(&self) -> Option<&'a AccessRule> {
+        let location = self.decision().rule?;
+        let mut rules = self.host.access.rules.iter();
+        rules.find(|rule| rule.location == *location)
     }
 
     /// Circumstances in which the decision differs.
@@ -79,14 +118,7 @@ impl<'a> AccessQuery<'a> {
 
     /// Without a tag in the question, a rule with `tags` decides about its tags alone.
     fn only_some_tags(&self) -> Option<String> {
-        let location = self.decision().rule?;
-        let rule = self
-            .host
-            .access
-            .rules
-            .iter()
-            .find(|rule| rule.location == *location)?;
-        let tags = rule.tags.as_ref().filter(|_| self.tag.is_none())?;
+        let tags = self.rule()?.tags.as_ref().filter(|_| self.tag.is_none())?;
         let tags: Vec<_> = tags
             .iter()
             .map(|tag| format!("`{}`", tag.as_str()))
@@ -111,6 +143,9 @@ impl<'a> AccessQuery<'a> {
             Action::Overwrite => (Action::Push, "if the tag does not exist yet"),
             _ => return None,
         };
+        if self.all_actions.has(other) {
+            return None;
+        }
         let alternative = Self {
             action: other,
             ..*self

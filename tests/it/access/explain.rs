@@ -1,7 +1,7 @@
 //! What `moorgate explain` says is what a request gets, and the log names the rule that refused.
 
-use moorgate::internal::cli::{AccessExplanation, AccessQuestion, ExplainOptions, answers};
-use moorgate::internal::registry::Action;
+use moorgate::internal::cli::{AccessQuestion, AccessVerdict, ExplainOptions, answers};
+use moorgate::internal::registry::{Action, Actions};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
@@ -102,7 +102,7 @@ async fn is_done(
 
 /// What `explain` says of a question, and what its request is refused by in the log, if it is.
 struct Said {
-    answer: AccessExplanation,
+    answer: AccessVerdict,
     refused_by: String,
 }
 
@@ -117,15 +117,15 @@ fn said(fixture: &AccessFixture, user: &str, action: Action, repository: &str) -
     let asked = |action, what: &str| {
         let question = AccessQuestion {
             user,
-            action,
+            actions: Actions::from(action),
             target: what,
         };
         answers(&loaded.snapshot, question, &options)
             .unwrap()
             .remove(0)
+            .verdict
     };
-    let rule =
-        |answer: &AccessExplanation| answer.rule.clone().unwrap_or_else(|| "none".to_owned());
+    let rule = |answer: &AccessVerdict| answer.rule.clone().unwrap_or_else(|| "none".to_owned());
     let answer = asked(action, &what(action, repository));
     // Who may neither make nor move a tag is told that it may not be made.
     let push = asked(Action::Push, &what(Action::Overwrite, repository));
