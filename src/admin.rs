@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 
 use crate::app::App;
+use crate::certs::served::internal_ca::InternalCa;
 use crate::listen::limits::ConnectionLimits;
 use crate::registry::host::Authority;
 use crate::request::host::requested_authority;
@@ -52,7 +53,10 @@ fn serve_control_socket(app: &Arc<App>) {
 /// Connections of one admin listener. They are not among those that clients may use up.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Answers `/healthz`, `/readyz`, `/status` and `/metrics`.
+/// Where the certificate of moorgate's own CA is.
+pub(crate) const CA_PATH: &str = "/ca.pem";
+
+/// Answers `/healthz`, `/readyz`, `/status`, `/metrics` and `/ca.pem`.
 async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> {
     if !is_addressed_directly(&request) {
         return text(
@@ -90,10 +94,30 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
                 "the metrics cannot be written\n",
             ),
         },
+        CA_PATH => ca_certificate(&app).await,
         _ => text(
             StatusCode::NOT_FOUND,
-            "there are /healthz, /readyz, /status and /metrics\n",
+            "there are /healthz, /readyz, /status, /metrics and /ca.pem\n",
         ),
+    }
+}
+
+/// The certificate of moorgate's own CA, for whoever may not read the state directory.
+async fn ca_certificate(app: &App) -> Response<Full<Bytes>> {
+    let state = app.state_directory();
+    match run_blocking(move || InternalCa::certificate(&state)).await {
+        Ok(Some(pem)) => answer_of(StatusCode::OK, "application/x-pem-file", Bytes::from(pem)),
+        Ok(None) => text(
+            StatusCode::NOT_FOUND,
+            "moorgate's own CA does not exist: no domain needs it\n",
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "certificate of the internal CA cannot be read");
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the certificate of the CA cannot be read\n",
+            )
+        }
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) use listeners::BoundListener;
 pub use listeners::ListenerKind;
 pub(crate) use listeners::ListenerStatus;
 use listeners::RunningListeners;
+pub(crate) use port_holder::listener_owners;
 
 /// A running moorgate.
 pub struct App {

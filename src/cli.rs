@@ -350,7 +350,7 @@ fn certs(config: &Path, json: bool, command: Option<CertsCommand>) -> anyhow::Re
             processes,
             &control::ControlCommand::CertsRenew { domain },
         ),
-        Some(CertsCommand::Ca) => with_snapshot(config, |snapshot| certs::ca(snapshot, &mut out())),
+        Some(CertsCommand::Ca) => certs::ca::run(config, &mut out()),
         Some(CertsCommand::Dns { domain }) => {
             with_snapshot(config, |snapshot| certs::dns(snapshot, &domain, &mut out()))
         }

@@ -18,6 +18,7 @@ mod source;
 mod values;
 pub(crate) mod vhost;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use self::problem::{Problem, Problems};
@@ -62,6 +63,14 @@ pub(crate) fn state(directory: &Path) -> Result<PathBuf, Problems> {
     let main = files::main_file(directory, &mut problems);
     problems.sort();
     resolve::state(&main).ok_or(problems)
+}
+
+/// The address of the admin listener alone, if there is one. Problems of the configuration do not
+/// matter.
+pub(crate) fn admin(directory: &Path) -> Option<SocketAddr> {
+    let main = files::main_file(directory, &mut Problems::default());
+    let listen = &main.raw.admin.given()?.listen;
+    Some(listen.given()?.0)
 }
 
 fn directory_problems(directory: &Path) -> Problems {

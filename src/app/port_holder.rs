@@ -29,12 +29,8 @@ impl PortHolder {
 /// The process that listens on `address` or on what overlaps it. `None` if there is none, or if it
 /// belongs to another user, whose files this one may not see.
 pub(super) fn holder(address: SocketAddr) -> Option<PortHolder> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let inodes: Vec<String> = tables
-        .iter()
-        .filter_map(|table| std::fs::read_to_string(table).ok())
-        .flat_map(|table| listening_inodes(&table, address))
-        .collect();
+    let sockets = listening_sockets(address).into_iter();
+    let inodes: Vec<String> = sockets.map(|socket| socket.inode).collect();
     let mut processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes.find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
@@ -46,22 +42,46 @@ pub(super) fn holder(address: SocketAddr) -> Option<PortHolder> {
     })
 }
 
+/// The users whose processes listen on `address` or on what overlaps it. Everybody may see them.
+pub(crate) fn listener_owners(address: SocketAddr) -> Vec<u32> {
+    let sockets = listening_sockets(address).into_iter();
+    sockets.map(|socket| socket.uid).collect()
+}
+
+/// A socket that listens.
+struct ListeningSocket {
+    uid: u32,
+    inode: String,
+}
+
+fn listening_sockets(address: SocketAddr) -> Vec<ListeningSocket> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|table| std::fs::read_to_string(table).ok())
+        .flat_map(|table| sockets_in(&table, address))
+        .collect()
+}
+
 /// Whether this user may see which files a process has open.
 pub(super) fn is_visible(pid: Pid) -> bool {
     std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_pid())).is_ok()
 }
 
-/// The inodes of the sockets in a table of proc_pid_net(5) that listen on `address` or overlap it.
-fn listening_inodes(table: &str, address: SocketAddr) -> Vec<String> {
+/// The sockets in a table of proc_pid_net(5) that listen on `address` or overlap it.
+fn sockets_in(table: &str, address: SocketAddr) -> Vec<ListeningSocket> {
     let lines = table.lines().skip(1).filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let (local, state) = (fields.get(1)?, fields.get(3)?);
+        let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?);
         let local = socket_address(local)?;
         let overlaps = local.port() == address.port()
             && (local.ip() == address.ip()
                 || local.ip().is_unspecified()
                 || address.ip().is_unspecified());
-        (*state == LISTEN && overlaps).then(|| (*inode).to_owned())
+        (*state == LISTEN && overlaps).then(|| ListeningSocket {
+            uid,
+            inode: (*inode).to_owned(),
+        })
     });
     lines.collect()
 }

@@ -1,6 +1,7 @@
-//! `moorgate certs`: lists the certificates of a configuration, prints the certificate of the
-//! internal CA, and prints DNS records for validation.
+//! `moorgate certs`: lists the certificates of a configuration, and prints DNS records for
+//! validation.
 
+pub mod ca;
 pub mod import;
 
 use std::io::Write;
@@ -14,7 +15,6 @@ use crate::admin::control::client::{self, Addressees, ProcessReply};
 use crate::admin::control::{ControlCommand, ControlReply, ReplyStatus};
 use crate::certs::preflight::dns_persist::PersistRecord;
 use crate::certs::served::check;
-use crate::certs::served::internal_ca::InternalCa;
 use crate::certs::served::report;
 use crate::certs::state::paths::{CaId, InvalidDirectoryUrl};
 use crate::certs::state::storage::{Account, Storage};
@@ -62,17 +62,6 @@ fn list_files(snapshot: &Snapshot, json: bool, out: &mut impl Write) -> anyhow::
         report::listing(&reports)
     };
     writeln!(out, "{text}")?;
-    Ok(())
-}
-
-/// Writes the internal CA's certificate in PEM, for the trust stores of clients. Creates the CA if
-/// there is none yet.
-pub fn ca(snapshot: &Snapshot, out: &mut impl Write) -> anyhow::Result<()> {
-    let ca = InternalCa::open_or_make(&snapshot.state).map_err(|error| {
-        let help = error.help();
-        anyhow!("{error}; {help}")
-    })?;
-    out.write_all(ca.pem().as_bytes())?;
     Ok(())
 }
 
@@ -309,18 +298,5 @@ mod tests {
             .expect_err("nothing")
             .to_string();
         assert_eq!(error, "no record in DNS proves the address 192.0.2.1");
-    }
-
-    #[test]
-    fn the_ca_is_made_and_printed_and_stays_the_same() {
-        let directory = tempfile::tempdir().expect("directory");
-        let snapshot = snapshot(directory.path(), Vec::new());
-        let [first, second] = [(); 2].map(|()| {
-            let mut out = Vec::new();
-            ca(&snapshot, &mut out).expect("printed");
-            out
-        });
-        assert!(first.starts_with(b"-----BEGIN CERTIFICATE-----"));
-        assert_eq!(first, second);
     }
 }

@@ -54,6 +54,7 @@ mod acme;
 mod acme_faults;
 mod acme_year;
 mod certs_import;
+mod ordinary_user;
 
 // What happens to a running process.
 mod drain;

@@ -13,7 +13,7 @@ mod image;
 mod machine;
 mod pebble_accounts;
 mod pebble_ca;
-mod ports;
+pub mod ports;
 mod process;
 mod transfer;
 

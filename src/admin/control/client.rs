@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use super::{ControlCommand, ControlReply, ControlSocket, ProcessDescription};
+use crate::state_file::FileOwner;
 
 /// Which processes a command is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,8 @@ pub(crate) enum ControlError {
         others: String,
     },
     /// The sockets belong to another user.
-    #[error("{path} may only be opened by root and by the user that moorgate runs as", path = .0.display())]
-    NotAllowed(PathBuf),
+    #[error("{path} may only be opened by root and by the user that moorgate runs as: begin the command with `{sudo}`", path = path.display())]
+    NotAllowed { path: PathBuf, sudo: String },
     /// The process ended meanwhile, or did not reply in time.
     #[error("the running moorgate did not answer at {path}", path = path.display())]
     Silent { path: PathBuf, source: io::Error },
@@ -151,7 +152,9 @@ fn connect(path: &Path) -> Result<Option<UnixStream>, ControlError> {
 fn unopened(path: &Path, source: io::Error) -> ControlError {
     let path = path.to_owned();
     if source.kind() == io::ErrorKind::PermissionDenied {
-        ControlError::NotAllowed(path)
+        let owner = FileOwner::of(&path);
+        let sudo = owner.map_or_else(|| "sudo".to_owned(), |owner| owner.sudo());
+        ControlError::NotAllowed { path, sudo }
     } else {
         ControlError::Silent { path, source }
     }

@@ -76,6 +76,22 @@ pub(crate) enum InternalCaError {
 }
 
 impl InternalCaError {
+    /// The path that this user may not read or write, if that is all.
+    pub(crate) fn denied_path(&self) -> Option<&Path> {
+        match self {
+            Self::Unreadable { path, source } | Self::Unwritable { path, source } => {
+                (source.kind() == io::ErrorKind::PermissionDenied).then_some(path.as_path())
+            }
+            Self::Incomplete { .. }
+            | Self::Damaged(_)
+            | Self::KeyOfAnother(_)
+            | Self::Expired { .. }
+            | Self::Sign(_)
+            | Self::Key(_)
+            | Self::Inspect(_) => None,
+        }
+    }
+
     /// What the administrator can do about it.
     pub(crate) fn help(&self) -> &'static str {
         match self {
@@ -135,6 +151,24 @@ impl InternalCa {
                 present: files.certificate,
             }),
         }
+    }
+
+    /// The certificate of the CA below `state` alone, in PEM; `None` before the CA is created. Blocks
+    /// on the file system.
+    pub(crate) fn certificate(state: &Path) -> Result<Option<String>, InternalCaError> {
+        let path = Files::below(state).certificate;
+        match read(&path)? {
+            Some(pem) if !Self::is_certificate(&pem) => Err(InternalCaError::Damaged(path)),
+            pem => Ok(pem),
+        }
+    }
+
+    /// Whether a text is a certificate of a CA in PEM.
+    pub(crate) fn is_certificate(pem: &str) -> bool {
+        let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else {
+            return false;
+        };
+        X509Certificate::from_der(&der).is_ok_and(|(_, certificate)| certificate.is_ca())
     }
 
     /// The certificate of the CA in PEM, for the trust stores of clients.
