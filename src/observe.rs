@@ -2,7 +2,9 @@
 
 pub(crate) mod access_log;
 pub(crate) mod colour;
+mod event_format;
 pub(crate) mod log_queue;
+mod log_text;
 pub(crate) mod log_writer;
 pub(crate) mod logging;
 pub(crate) mod metrics;

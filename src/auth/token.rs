@@ -263,7 +263,10 @@ impl Tokens {
 
     /// The public keys, as a JSON web key set (RFC 7517 §5).
     pub fn public_keys(&self) -> String {
-        serde_json::json!({ "keys": self.keys.load().public() }).to_string()
+        format!(
+            "{}\n",
+            serde_json::json!({ "keys": self.keys.load().public() })
+        )
     }
 
     /// Exchanges changes with the other processes through the files, and generates the next key when

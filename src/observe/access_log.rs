@@ -1,12 +1,13 @@
 //! The access log: one line per request, without secrets and query strings.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::log_queue::{LogKind, LogQueue};
+use super::log_text::{push_digits, push_json_string, push_time};
 use crate::config::snapshot::LogFormat;
 
 /// One request. Sizes are those of bodies, in bytes.
@@ -165,56 +166,12 @@ impl AccessLog {
     }
 }
 
-/// The last second that a thread has formatted: each has thousands of lines.
-struct CachedSecond {
-    unix: u64,
-    text: String,
-}
-
-thread_local! {
-    static CACHED_SECOND: RefCell<CachedSecond> =
-        const { RefCell::new(CachedSecond { unix: u64::MAX, text: String::new() }) };
-}
-
-/// RFC 3339 in UTC, to the millisecond.
-fn push_time(out: &mut String, time: SystemTime) {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    CACHED_SECOND.with_borrow_mut(|second| {
-        if second.unix != since.as_secs() {
-            let whole = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
-            let stamp = jiff::Timestamp::try_from(whole).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-            let text = format!("{stamp:.0}");
-            *second = CachedSecond {
-                unix: since.as_secs(),
-                text: text.trim_end_matches('Z').to_owned(),
-            };
-        }
-        out.push_str(&second.text);
-    });
-    out.push('.');
-    push_digits(out, u64::from(since.subsec_millis()), 3);
-    out.push('Z');
-}
-
 /// Milliseconds with three decimals.
 fn push_ms(out: &mut String, duration: Duration) {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     push_digits(out, micros / 1000, 1);
     out.push('.');
     push_digits(out, micros % 1000, 3);
-}
-
-/// A number with leading zeros up to `width` digits. `write!` costs several times as much, for each
-/// field of each line.
-fn push_digits(out: &mut String, number: u64, width: usize) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(number);
-    for _ in digits.len()..width {
-        out.push('0');
-    }
-    out.push_str(digits);
 }
 
 /// `key=value` pairs in a fixed order; unknown values are `-`. The fields of refusals are left out
@@ -277,13 +234,6 @@ fn write_json(out: &mut String, entry: &AccessLogEntry<'_>) {
         }
     }
     out.push('}');
-}
-
-fn push_json_string(out: &mut String, text: &str) {
-    match serde_json::to_string(text) {
-        Ok(quoted) => out.push_str(&quoted),
-        Err(_) => out.push_str("null"),
-    }
 }
 
 #[cfg(test)]

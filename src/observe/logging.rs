@@ -9,6 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::event_format::{EventTime, JsonEvents};
 use super::log_queue::{LogKind, LogQueue};
 use super::repeats::{RepeatFilter, Repeats};
 use crate::config::snapshot::{LogFormat, LogLevel, LogSettings};
@@ -57,10 +58,11 @@ pub(crate) fn install(
     let (queue, repeats) = (lines.clone(), Arc::<Repeats>::default());
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(move || EventWriter(queue.clone()))
+        .with_timer(EventTime)
         .with_target(false);
     let layer: Box<dyn Layer<_> + Send + Sync> = match settings.format {
         LogFormat::Text => Box::new(layer.with_ansi(wants_colour())),
-        LogFormat::Json => Box::new(layer.json().flatten_event(true)),
+        LogFormat::Json => Box::new(layer.event_format(JsonEvents)),
     };
     // A second call, as in tests, keeps the first log.
     let _ = tracing_subscriber::registry()

@@ -93,7 +93,7 @@ pub(crate) fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -
             detail,
         }],
     };
-    serde_json::to_string(&document).expect("texts always serialize")
+    document.text()
 }
 
 /// The error document of the token endpoint: also with the members of RFC 6749 §5.2, because some
@@ -109,7 +109,7 @@ pub(crate) fn token_error_body(error: &str, code: ErrorCode, message: &str) -> S
             detail: None,
         }],
     };
-    serde_json::to_string(&document).expect("texts always serialize")
+    document.text()
 }
 
 #[derive(Serialize)]
@@ -119,6 +119,15 @@ struct ErrorDocument<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error_description: Option<&'a str>,
     errors: [ErrorEntry<'a>; 1],
+}
+
+impl ErrorDocument<'_> {
+    /// With a line end, as docker-registry ends its documents: people read them in terminals.
+    fn text(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("texts always serialize");
+        text.push('\n');
+        text
+    }
 }
 
 #[derive(Serialize)]
@@ -138,11 +147,13 @@ mod tests {
     fn the_document_is_that_of_the_specification() {
         assert_eq!(
             error_body(ErrorCode::Denied, "ci-bot may not push here", None),
-            r#"{"errors":[{"code":"DENIED","message":"ci-bot may not push here"}]}"#
+            r#"{"errors":[{"code":"DENIED","message":"ci-bot may not push here"}]}
+"#
         );
         assert_eq!(
             error_body(ErrorCode::NameInvalid, "a \"b\"\n", Some("\\\u{7}")),
-            r#"{"errors":[{"code":"NAME_INVALID","message":"a \"b\"\n","detail":"\\\u0007"}]}"#
+            r#"{"errors":[{"code":"NAME_INVALID","message":"a \"b\"\n","detail":"\\\u0007"}]}
+"#
         );
     }
 

@@ -283,7 +283,9 @@ impl TokenIssuer<'_, '_> {
             scope: (scope.len() <= MAX_SCOPE_BYTES).then_some(&scope),
             refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
         };
-        let text = serde_json::to_string(&answer).map_err(|_| Rejection::token_unavailable())?;
+        let mut text =
+            serde_json::to_string(&answer).map_err(|_| Rejection::token_unavailable())?;
+        text.push('\n');
         Ok(document(text, false, "no-store"))
     }
 }

@@ -193,6 +193,8 @@ impl Store {
             media_type: MEDIA_TYPE,
             manifests: manifests.collect(),
         };
-        serde_json::to_vec(&list).map_err(|error| std::io::Error::other(error).into())
+        let mut text = serde_json::to_vec(&list).map_err(std::io::Error::other)?;
+        text.push(b'\n');
+        Ok(text)
     }
 }

@@ -46,6 +46,7 @@ mod access_log;
 mod admin;
 mod check;
 mod event_log;
+mod json_ends;
 mod log_readers;
 mod metrics;
 

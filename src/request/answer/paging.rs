@@ -34,7 +34,7 @@ pub(super) fn page(
     pagination: &Pagination,
     document: serde_json::Value,
 ) -> Response<ResponseBody> {
-    let document = document.to_string().into_bytes();
+    let document = format!("{document}\n").into_bytes();
     let mut response = respond::json(document, "application/json", Read::Get);
     if let Some(last) = page.entries.last().filter(|_| page.has_more) {
         let n = page_limit(pagination);

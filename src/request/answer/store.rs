@@ -100,7 +100,7 @@ fn origin<'a>(route: &Route, headers: &'a HeaderMap, uri: &'a Uri) -> PublicOrig
 
 async fn dispatch(request: &StoreRequest<'_>, call: &Call, body: RequestBody) -> Answered {
     match call {
-        Call::Ping { read } => Ok(respond::json(b"{}".to_vec(), "application/json", *read)),
+        Call::Ping { read } => Ok(respond::json(b"{}\n".to_vec(), "application/json", *read)),
         Call::Catalog { page } => lists::catalog(request, page).await,
         Call::Repository { name, operation } => repository(request, name, operation, body).await,
     }
