@@ -53,13 +53,12 @@ fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<
     if let Setting::Given(written, span) = &ca.roots
         && let Err(error) = open_regular(&source.beside(written))
     {
-        let help =
-            "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
+        let help = "name a PEM file, or leave `roots` out for the system's";
         let message = format!(
             "`ca.roots` cannot be read: {}: {error}",
             source.beside(written).display()
         );
-        problems.push(Problem::at(source, span, message, help));
+        problems.push(Problem::at(source, span, message, read_help(&error, help)));
     }
     let Setting::Given(secret, span) = &ca.eab_hmac_key else {
         return None;
@@ -183,8 +182,8 @@ fn groups(source: &Arc<Source>, raw: &RawRules, problems: &mut Problems) -> Opti
         Ok(groups) => Some(Arc::new(groups)),
         Err(error) => {
             let message = format!("`groups_file` cannot be read: {}: {error}", path.display());
-            let help = "name a file of lines like `devs: alice bob` that moorgate's user may read";
-            problems.push(Problem::at(source, span, message, help));
+            let help = "name a file of lines like `devs: alice bob`";
+            problems.push(Problem::at(source, span, message, read_help(&error, help)));
             None
         }
     }
@@ -238,7 +237,7 @@ fn warn_of_misplaced(directory: &Path, problems: &mut Problems) {
 /// users, and missing roots would leave an upstream without trust anchors. A missing certificate is
 /// reported with what else may be wrong with one, since it must not stop other domains.
 fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
-    let mut check = |key: &str, setting: &Setting<PathBuf>, help: &str| {
+    let mut check = |key: &str, setting: &Setting<PathBuf>, help: &'static str| {
         let Setting::Given(written, span) = setting else {
             return;
         };
@@ -247,24 +246,32 @@ fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Probl
             return;
         };
         let message = format!("`{key}` cannot be read: {}: {error}", path.display());
-        problems.push(Problem::at(source, span, message, help));
+        problems.push(Problem::at(source, span, message, read_help(&error, help)));
     };
     if let Some(auth) = raw.auth.given() {
         let help = "`moorgate htpasswd FILE USER` makes it; a relative path starts at the file that names it";
         check("auth.htpasswd", &auth.htpasswd, help);
     }
     if let Some(upstream) = raw.upstream.given() {
-        let help =
-            "name a PEM file that moorgate's user may read, or leave `roots` out for the system's";
+        let help = "name a PEM file, or leave `roots` out for the system's";
         check("upstream.roots", &upstream.roots, help);
     }
 }
 
+/// What to do about a file that is there for others, or else `help`.
+fn read_help(error: &io::Error, help: &'static str) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => PERMISSION_HELP,
+        _ => help,
+    }
+}
+
+pub(super) const PERMISSION_HELP: &str =
+    "let moorgate's user read it and enter the directories above it: `chmod`, `chown`";
+
 fn unreadable(path: &Path, error: &io::Error) -> Problem {
     let help = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "let moorgate's user read it and enter the directories above it: `chmod`, `chown`"
-        }
+        io::ErrorKind::PermissionDenied => PERMISSION_HELP,
         io::ErrorKind::InvalidData => "write it in UTF-8",
         io::ErrorKind::NotADirectory
         | io::ErrorKind::InvalidInput

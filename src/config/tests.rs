@@ -191,7 +191,7 @@ fn files_that_settings_name_are_looked_for() {
     9 | roots = '.'
       |         ^^^
       |
-      = help: name a PEM file that moorgate's user may read, or leave `roots` out for the system's
+      = help: name a PEM file, or leave `roots` out for the system's
     ");
 }
 
