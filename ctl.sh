@@ -47,6 +47,8 @@ readonly start_seconds=60
 # The longest drain ([timeouts] drain, 1 h), and a little.
 readonly stop_seconds=3660
 readonly nextest_version=0.9.143
+readonly deb_version=3.8.0
+readonly kubernetes_validate_version=1.37.0
 
 main() {
     local command=${1:-}
@@ -178,14 +180,11 @@ test_command() {
         "docker:$(docker_client_package)" htpasswd:apache2-utils nghttp:nghttp2-client h2load:nghttp2-client \
         openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates \
         pebble:pebble pebble-challtestsrv:pebble ch-image:charliecloud-builders ch-run:charliecloud-runtime \
-        nginx:nginx caddy:caddy systemd-analyze:systemd
+        nginx:nginx caddy:caddy systemd-analyze:systemd debootstrap:debootstrap lintian:lintian strip:binutils
     need_cargo
-    if ! cargo nextest --version >/dev/null 2>&1; then
-        say "installing cargo-nextest $nextest_version below $tools"
-        PATH=$tools/bin:$PATH
-        [[ -x $tools/bin/cargo-nextest ]] ||
-            cargo install --quiet --locked --root "$tools" --version "$nextest_version" cargo-nextest
-    fi
+    need_cargo_command nextest "$nextest_version"
+    need_cargo_command deb "$deb_version" --no-default-features
+    need_kubernetes_validate
     find_binary
     export MOORGATE_BIN=$binary
     if [[ -n ${CI:-} ]]; then export NEXTEST_PROFILE=${NEXTEST_PROFILE:-ci}; fi
@@ -261,6 +260,26 @@ need_cargo() {
     found=$(rustc --version | sed 's/^rustc \([0-9.]*\).*/\1/')
     [[ $(printf '%s\n' "$wanted" "$found" | sort -V | head -n 1) == "$wanted" ]] ||
         die "Rust $found is too old, moorgate needs $wanted or newer: rustup update stable (see https://rustup.rs)"
+}
+
+# need_cargo_command NAME VERSION [OPTION...]: installs cargo-NAME below `tools` unless there is one.
+need_cargo_command() {
+    if cargo "$1" --version >/dev/null 2>&1; then return; fi
+    PATH=$tools/bin:$PATH
+    if [[ -x $tools/bin/cargo-$1 ]]; then return; fi
+    say "installing cargo-$1 $2 below $tools"
+    cargo install --quiet --locked --root "$tools" --version "$2" "${@:3}" "cargo-$1"
+}
+
+# Knows the schemas of the Kubernetes API.
+need_kubernetes_validate() {
+    local environment=$tools/kubernetes-validate
+    if [[ -x $environment/bin/kubernetes-validate ]]; then return; fi
+    need python3:python3
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+    say "installing kubernetes-validate $kubernetes_validate_version below $tools"
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet "kubernetes-validate==$kubernetes_validate_version"
 }
 
 # One user for each sample domain, made once. The passwords in the clear are kept for whoever logs in from here.
