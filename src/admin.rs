@@ -32,7 +32,7 @@ fn serve_listeners(app: &Arc<App>) {
     let own = app.clone();
     app.spawn_until_drain(async move {
         while let Some(listener) = listeners.recv().await {
-            let limits = ConnectionLimits::new(MAX_CONNECTIONS);
+            let limits = ConnectionLimits::of_trusted(MAX_CONNECTIONS);
             own.serve_plain(listener, limits, answer);
         }
     });

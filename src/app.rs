@@ -9,6 +9,7 @@ mod listeners;
 pub(crate) mod live;
 mod port_holder;
 pub(crate) mod preconditions;
+pub(crate) mod resources;
 mod site;
 mod stores;
 pub(crate) mod tokens;

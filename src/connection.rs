@@ -11,7 +11,7 @@ mod io;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,6 +31,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::network::TrustedProxies;
 use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
+use crate::listen::open_connections::OpenConnection;
 use crate::listen::proxy_protocol::{self, ProxyHeader, ProxyProtocolError};
 use crate::request;
 use crate::request::conn_info::{ConnInfo, HandshakeName, Protocol};
@@ -51,6 +52,7 @@ pub(crate) struct AcceptedConnection<IO> {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: ListenAddress,
     pub(crate) at: Instant,
+    pub(crate) open: Arc<OpenConnection>,
 }
 
 /// Serves an https connection: secures it, then answers its requests until it ends.
@@ -67,13 +69,18 @@ pub(crate) async fn serve_tls<IO>(
         peer,
         listener,
         at,
+        open,
     } = accepted;
     let snapshot = gateway.sites.load().snapshot.clone();
     let settings = snapshot.connection;
     let securing = secure(io, peer, &snapshot.trusted_proxies, config);
-    let secured = tokio::time::timeout(settings.handshake, securing)
-        .await
-        .unwrap_or(Err(SecureError::TimedOut));
+    let secured = tokio::select! {
+        biased;
+        // Nothing that could be cut short has been sent.
+        () = open.evicted() => return,
+        secured = tokio::time::timeout(settings.handshake, securing) => secured,
+    };
+    let secured = secured.unwrap_or(Err(SecureError::TimedOut));
     let SecuredClient {
         secured: Secured { io, sni, alpn },
         address,
@@ -91,7 +98,7 @@ pub(crate) async fn serve_tls<IO>(
         Alpn::Http1 => Protocol::Http1,
         Alpn::H2 => Protocol::Http2,
     };
-    let activity = Arc::new(Activity::new(at, limits(&snapshot)));
+    let activity = activity(&snapshot, address.ip(), at, open);
     let conn = Arc::new(ConnInfo::new(listener, address, name, protocol, &settings));
     let service = ConnectionService {
         gateway,
@@ -244,17 +251,20 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
         peer,
         listener,
         at,
+        open,
     } = accepted;
     let settings = snapshot.connection;
-    let activity = Arc::new(Activity::new(at, limits(snapshot)));
+    let activity = activity(snapshot, peer.ip(), at, open);
     let (name, protocol) = (HandshakeName::Address, Protocol::Http1);
     let conn = ConnInfo::new(listener, peer, name, protocol, &settings);
     let watch = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let guard = watch.request();
+        let mut guard = watch.request();
         let answer = answer(request);
         async move {
-            Ok::<_, Infallible>(answer.await.map(|body| GuardedBody {
+            let response = answer.await;
+            guard.answered();
+            Ok::<_, Infallible>(response.map(|body| GuardedBody {
                 body,
                 _guard: guard,
                 _answered: None,
@@ -269,6 +279,19 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
         conn: &conn,
     };
     driver.drive_http1(connection).await;
+}
+
+/// The activity of a connection that was accepted at `at`. A trusted client needs no login.
+fn activity(
+    snapshot: &Snapshot,
+    client: IpAddr,
+    at: Instant,
+    open: Arc<OpenConnection>,
+) -> Arc<Activity> {
+    if snapshot.trusted_proxies.contain(client) {
+        open.authenticate();
+    }
+    Arc::new(Activity::new(at, limits(snapshot), open))
 }
 
 /// The maximum of each timeout over all virtual hosts, since a connection may serve any of them.
@@ -344,7 +367,7 @@ impl ConnectionService {
         request: Request<Incoming>,
     ) -> Result<Response<GuardedBody<request::body::ResponseBody>>, Infallible> {
         let has_body = !request.body().is_end_stream();
-        let guard = self.activity.request();
+        let mut guard = self.activity.request();
         let (parts, body) = request.into_parts();
         let (body, answered) = match self.conn.protocol {
             Protocol::Http2 if has_body => {
@@ -355,6 +378,12 @@ impl ConnectionService {
         };
         let request = Request::from_parts(parts, body);
         let response = request::handle(&self.gateway, &self.conn, request, guard.open).await;
+        if self.conn.has_login() {
+            self.activity.authenticate();
+        }
+        if response.body().is_short() {
+            guard.answered();
+        }
         Ok(response.map(|body| GuardedBody {
             body,
             _guard: guard,

@@ -43,7 +43,8 @@
 //! client, `orders` the scheduler, `preflight` what is checked before an order, `state` the files
 //! and the ledger, `served` the table. `upstream/transfer` holds every time limit of a transfer.
 //! `observe` counts, and writes the logs through a bounded queue (`observe/log_queue`), a lasting
-//! trouble once a minute (`observe/repeats`). `connection/closing` ends connections so that the last
+//! trouble once a minute (`observe/repeats`). `listen/open_connections` decides which connection ends
+//! for a new one at the limit, and `connection/closing` ends connections so that the last
 //! answer arrives. `app` builds all of it and swaps it on reload, and
 //! `app/lifecycle` turns signals into reload and drain, and tells the service manager. `admin` serves health, status and metrics
 //! and takes commands on the control socket. `cli` is the command.

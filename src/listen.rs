@@ -3,5 +3,6 @@
 pub(crate) mod accept;
 pub(crate) mod inherited;
 pub(crate) mod limits;
+pub(crate) mod open_connections;
 pub mod proxy_protocol;
 pub(crate) mod socket;

@@ -10,4 +10,5 @@ pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod peer_log;
 pub(crate) mod repeats;
+pub(crate) mod resource_use;
 pub(crate) mod usage;

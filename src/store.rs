@@ -31,6 +31,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http_body::Body;
 
+use crate::observe::resource_use::ResourceUse;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Reference;
@@ -108,6 +109,11 @@ impl Store {
     /// Whether the directory is there.
     pub(crate) fn exists(&self) -> bool {
         self.layout.exists()
+    }
+
+    /// The jobs of the fullest queue for disk work.
+    pub(crate) fn queued_jobs(&self) -> ResourceUse {
+        self.lanes.fullest_queue()
     }
 
     fn repository(&self, name: &RepositoryName) -> Arc<StoredRepository> {

@@ -6,9 +6,11 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::app::resources::resources;
 use crate::certs::served::report::{CertificateReport, DomainBudget};
 use crate::certs::state::ledger::LimitBudget;
 use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::observe::resource_use::ResourceUse;
 use crate::request::site::Site;
 
 pub(super) fn status(app: &Arc<App>) -> Value {
@@ -19,6 +21,7 @@ pub(super) fn status(app: &Arc<App>) -> Value {
         "started": timestamp(app.started()),
         "configuration": configuration(app),
         "connections": app.connections(),
+        "resources": resources(app).into_iter().map(resource).collect::<Vec<_>>(),
         "logins": logins(app),
         "domains": sites.all.iter().map(|site| domain(site)).collect::<Vec<_>>(),
         "certificates": app.certificates().report().iter().map(certificate).collect::<Vec<_>>(),
@@ -42,6 +45,15 @@ fn configuration(app: &App) -> Value {
             .map(|(domain, problem)| json!({ "domain": domain, "problem": problem }))
             .collect::<Vec<_>>(),
     })
+}
+
+fn resource(used: ResourceUse) -> Value {
+    let ResourceUse {
+        resource,
+        used,
+        limit,
+    } = used;
+    json!({ "resource": resource, "used": used, "limit": limit })
 }
 
 /// Password checks and lockouts.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{App, build, stores, tokens};
+use super::{App, build, resources, stores, tokens};
 use crate::request::site::Sites;
 
 impl App {
@@ -25,6 +25,10 @@ impl App {
         self.repeat(FILE_POLL_INTERVAL, Self::refresh_tokens);
         self.repeat(stores::MAINTENANCE_INTERVAL, Self::maintain_stores);
         self.repeat(FILE_POLL_INTERVAL, Self::report_repeats);
+        self.repeat(
+            resources::RESOURCE_CHECK_INTERVAL,
+            resources::warn_of_scarce,
+        );
         self.tasks
             .spawn(self.issuer.clone().run(self.drain.clone()));
     }

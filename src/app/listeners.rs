@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use crate::config::vhost::ListenAddress;
 use crate::connection::{AcceptedConnection, serve_plain, serve_tls};
 use crate::listen::accept::accept;
 use crate::listen::inherited::InheritedSockets;
-use crate::listen::limits::ConnectionLimits;
+use crate::listen::limits::{ConnectionLimits, ConnectionPermit};
 use crate::listen::socket;
 use crate::request::plain::answer_plain;
 
@@ -245,9 +246,10 @@ impl App {
                         peer,
                         listener,
                         at: Instant::now(),
+                        open: permit.connection.clone(),
                     };
-                    serve_tls(accepted, config, gateway, drain).await;
-                    drop(permit);
+                    let serving = pin!(serve_tls(accepted, config, gateway, drain));
+                    permit.serve(serving).await;
                 });
             },
         ));
@@ -271,7 +273,7 @@ impl App {
             stop,
         } = listener;
         let app = self.clone();
-        let serve = move |stream, peer, permit| {
+        let serve = move |stream, peer, permit: ConnectionPermit| {
             let own = app.clone();
             app.workers.serve(stream, peer, async move |io, peer| {
                 let accepted = AcceptedConnection {
@@ -279,12 +281,13 @@ impl App {
                     peer,
                     listener,
                     at: Instant::now(),
+                    open: permit.connection.clone(),
                 };
                 let snapshot = own.snapshot();
                 let drain = own.drain.clone();
                 let answer = move |request| answer(own.clone(), request);
-                serve_plain(accepted, &snapshot, drain, answer).await;
-                drop(permit);
+                let serving = pin!(serve_plain(accepted, &snapshot, drain, answer));
+                permit.serve(serving).await;
             });
         };
         let own = self.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::vhost::StoreSettings;
+use crate::observe::resource_use::ResourceUse;
 use crate::request::site::{Site, Sites};
 use crate::store::Store;
 use crate::store::collect::{CollectionOptions, UploadAge};
@@ -44,6 +45,13 @@ pub(super) fn flush(sites: &Sites) {
 
 pub(super) fn all_exist(sites: &Sites) -> bool {
     all(sites).all(|(_, store, _)| store.exists())
+}
+
+/// The use of the fullest queue of all stores, if there are stores.
+pub(super) fn fullest_queue(sites: &Sites) -> Option<ResourceUse> {
+    all(sites)
+        .map(|(_, store, _)| store.queued_jobs())
+        .max_by_key(|queue| queue.used)
 }
 
 fn all(sites: &Sites) -> impl Iterator<Item = (&Arc<Site>, &Arc<Store>, &StoreSettings)> {

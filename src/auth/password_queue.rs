@@ -186,6 +186,11 @@ impl PasswordQueue {
         self.queue().waiting()
     }
 
+    /// The maximum number of checks that wait.
+    pub(super) fn bound(&self) -> usize {
+        self.bound
+    }
+
     /// Nothing under the lock panics.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)

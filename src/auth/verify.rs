@@ -18,6 +18,7 @@ use super::password_queue::{Check, Full, PasswordQueue, Ticket, Verdict};
 use super::{BcryptHash, BcryptKey, UserName};
 use crate::config::snapshot::FailureBudgets;
 use crate::crypto::TagKey;
+use crate::observe::resource_use::ResourceUse;
 
 /// Checks passwords for all domains of the process.
 ///
@@ -176,6 +177,12 @@ impl Verifier {
                 .map_err(VerifierError::NoThread)?;
         }
         Ok(verifier)
+    }
+
+    /// The use of the queue of checks that wait.
+    pub(crate) fn waiting(&self) -> ResourceUse {
+        let (waiting, bound) = (self.queue.waiting(), self.queue.bound());
+        ResourceUse::new("passwords_waiting", waiting, bound)
     }
 
     /// Whether a login needs a check and is admitted to one. Never waits and never hashes.

@@ -176,6 +176,7 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
             first_head: second,
             head: second,
             idle: second,
+            idle_unauthenticated: second,
             h2_ping: second,
             drain: second,
             head_bytes: 1,

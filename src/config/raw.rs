@@ -240,6 +240,7 @@ pub(super) struct RawMainTimeouts {
     pub(super) first_head: Setting<Duration>,
     pub(super) head: Setting<Duration>,
     pub(super) idle: Setting<Duration>,
+    pub(super) idle_unauthenticated: Setting<Duration>,
     pub(super) h2_ping: Setting<Duration>,
     pub(super) drain: Setting<Duration>,
 }
@@ -496,6 +497,7 @@ fn main_timeouts(table: &mut TableReader<'_>) -> RawMainTimeouts {
         first_head: timeout(table, "first_head"),
         head: timeout(table, "head"),
         idle: timeout(table, "idle"),
+        idle_unauthenticated: timeout(table, "idle_unauthenticated"),
         h2_ping: timeout(table, "h2_ping"),
         // Long uploads may finish; the bound only keeps deadlines representable.
         drain: table.value("drain", |value| values::duration(value, 365 * DAY)),

@@ -93,6 +93,7 @@ const SECTIONS: &[Section] = &[
             "first_head",
             "head",
             "idle",
+            "idle_unauthenticated",
             "h2_ping",
             "drain",
         ],

@@ -132,6 +132,8 @@ pub struct ConnectionSettings {
     pub head: Duration,
     /// Time without a request after which a connection is closed. Default 5 min.
     pub idle: Duration,
+    /// The same before the first login. Default 15 s.
+    pub idle_unauthenticated: Duration,
     /// Time without frames after which an HTTP/2 connection gets a PING. Default 60 s.
     pub h2_ping: Duration,
     /// How long running transfers may continue after a stop. Default 1 h.
@@ -155,6 +157,7 @@ impl Default for ConnectionSettings {
             first_head: Duration::from_secs(15),
             head: Duration::from_secs(30),
             idle: Duration::from_secs(300),
+            idle_unauthenticated: Duration::from_secs(15),
             h2_ping: Duration::from_secs(60),
             drain: Duration::from_secs(3600),
             head_bytes: 32 << 10,

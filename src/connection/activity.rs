@@ -1,6 +1,7 @@
 //! What a client connection is doing, and the deadline by which it must make progress.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,11 +9,13 @@ use tokio::time::Instant;
 use super::frames::FrameEvents;
 use crate::clock::Deadline;
 use crate::config::snapshot::ConnectionSettings;
+use crate::listen::open_connections::{ConnectionClass, OpenConnection};
 
 /// The progress of one client connection, which its socket and its requests report.
 #[derive(Debug)]
 pub(crate) struct Activity {
     limits: ActivityLimits,
+    open: Arc<OpenConnection>,
     state: Mutex<ActivityState>,
 }
 
@@ -25,7 +28,9 @@ pub(crate) struct ActivityLimits {
     pub(crate) head: Duration,
     /// Between two requests.
     pub(crate) idle: Duration,
-    /// With pending writes, of which the client takes nothing.
+    /// The same before the first login.
+    pub(crate) idle_unauthenticated: Duration,
+    /// With pending writes, or with responses to an unauthenticated client that are not read.
     pub(crate) stall: Duration,
     /// With requests, but without a frame of any of them. Longer than an upstream may take to
     /// respond, so that it only closes connections whose streams nobody reads.
@@ -39,12 +44,14 @@ impl ActivityLimits {
             first_head,
             head,
             idle,
+            idle_unauthenticated,
             ..
         } = *settings;
         Self {
             first_head,
             head,
             idle,
+            idle_unauthenticated: idle_unauthenticated.min(idle),
             stall,
             busy,
         }
@@ -57,6 +64,8 @@ struct ActivityState {
     /// When the phase began or last made progress.
     since: Instant,
     requests: u32,
+    /// Those of the requests of which nothing is left but that the client reads the response.
+    answered: u32,
     /// Since when the socket has taken none of the pending bytes.
     blocked: Option<Instant>,
     /// Since when an HTTP/2 head is incomplete.
@@ -96,11 +105,16 @@ enum ConnectionPhase {
 
 impl Activity {
     /// For a connection accepted at `accepted`.
-    pub(crate) fn new(accepted: Instant, limits: ActivityLimits) -> Self {
+    pub(crate) fn new(
+        accepted: Instant,
+        limits: ActivityLimits,
+        open: Arc<OpenConnection>,
+    ) -> Self {
         let state = ActivityState {
             phase: ConnectionPhase::FirstHead,
             since: accepted,
             requests: 0,
+            answered: 0,
             blocked: None,
             head_open: None,
             written: 0,
@@ -109,6 +123,7 @@ impl Activity {
         };
         Self {
             limits,
+            open,
             state: Mutex::new(state),
         }
     }
@@ -139,7 +154,10 @@ impl Activity {
         } else if events.ended || state.head_open.is_none() {
             state.head_open = Some(Instant::now());
         }
-        if events.progress {
+        // An unauthenticated client does not renew its idle time by reading: the writes that follow
+        // do, if something is left to be written.
+        let is_progress = state.phase != ConnectionPhase::Idle || self.is_authenticated();
+        if events.progress && is_progress {
             state.record_progress();
         }
     }
@@ -187,6 +205,51 @@ impl Activity {
         is_idle
     }
 
+    /// Ready when the connection is to end for another one.
+    pub(super) fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.open.poll_evicted(cx)
+    }
+
+    /// Begins to end an evicted connection. False if a head has begun, or a client does not read what
+    /// it was answered: it ends at once.
+    pub(super) fn end_evicted(&self) -> bool {
+        let mut state = self.state();
+        let is_regular = match state.phase {
+            ConnectionPhase::FirstHead | ConnectionPhase::Idle => state.head_open.is_none(),
+            ConnectionPhase::Busy => state.requests > state.answered,
+            ConnectionPhase::Closing => true,
+            ConnectionPhase::Head => false,
+        };
+        if is_regular {
+            state.ending.get_or_insert_with(Instant::now);
+        }
+        is_regular
+    }
+
+    /// A request had a valid login.
+    pub(super) fn authenticate(&self) {
+        self.open.authenticate();
+    }
+
+    fn idle_deadline(&self, state: &ActivityState) -> Instant {
+        let limits = &self.limits;
+        if self.is_authenticated() {
+            return state.since + limits.idle;
+        }
+        let mut limit = limits.idle_unauthenticated;
+        // A head that has begun in time has its own limit. One short frame after another has not.
+        if state.head_open.is_some() {
+            limit += limits.head;
+        }
+        // What is left of a response may be written slowly, and so may answers to PINGs.
+        let renewed = self.open.idle_since() + limits.stall;
+        state.since.min(renewed) + limit
+    }
+
+    fn is_authenticated(&self) -> bool {
+        self.open.class() == ConnectionClass::Authenticated
+    }
+
     /// Whether no request is running.
     pub(super) fn is_idle(&self) -> bool {
         self.state().requests == 0
@@ -205,7 +268,8 @@ impl Activity {
     }
 
     /// A request begins; it ends when the guard is dropped.
-    pub(crate) fn request(self: &std::sync::Arc<Self>) -> RequestGuard {
+    pub(crate) fn request(self: &Arc<Self>) -> RequestGuard {
+        self.open.begin_request();
         let mut state = self.state();
         state.requests += 1;
         state.phase = ConnectionPhase::Busy;
@@ -215,6 +279,7 @@ impl Activity {
         RequestGuard {
             activity: self.clone(),
             open,
+            is_answered: false,
         }
     }
 }
@@ -222,14 +287,31 @@ impl Activity {
 /// A running request.
 #[derive(Debug)]
 pub(crate) struct RequestGuard {
-    activity: std::sync::Arc<Activity>,
+    activity: Arc<Activity>,
     /// How many requests were running when this one began, itself included.
     pub(crate) open: u32,
+    is_answered: bool,
+}
+
+impl RequestGuard {
+    /// The whole response is in memory. An unauthenticated client that does not read it occupies the
+    /// connection no more than one that makes no request.
+    pub(super) fn answered(&mut self) {
+        if !self.is_answered && !self.activity.is_authenticated() {
+            self.is_answered = true;
+            self.activity.state().answered += 1;
+            self.activity.open.end_request();
+        }
+    }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        if !self.is_answered {
+            self.activity.open.end_request();
+        }
         let mut state = self.activity.state();
+        state.answered = state.answered.saturating_sub(self.is_answered.into());
         state.requests = state.requests.saturating_sub(1);
         if state.phase == ConnectionPhase::Busy {
             state.since = Instant::now();
@@ -247,14 +329,15 @@ const MAX_UNDER_WAY: u64 = 8 * 1024 * 1024;
 /// Bytes per second that a client reads at least. Together: two minutes after 8 MiB.
 const MIN_RATE: u64 = 64 * 1024;
 
-impl Deadline for std::sync::Arc<Activity> {
+impl Deadline for Arc<Activity> {
     fn deadline(&self) -> Option<Instant> {
         let state = self.state();
         let limits = &self.limits;
         let phase = match state.phase {
             ConnectionPhase::FirstHead if state.ending.is_none() => state.since + limits.first_head,
             ConnectionPhase::Head => state.since + limits.head,
-            ConnectionPhase::Idle if state.ending.is_none() => state.since + limits.idle,
+            ConnectionPhase::Idle if state.ending.is_none() => self.idle_deadline(&state),
+            ConnectionPhase::Busy if state.requests == state.answered => state.since + limits.stall,
             ConnectionPhase::Busy => state.since + limits.busy,
             ConnectionPhase::FirstHead | ConnectionPhase::Idle | ConnectionPhase::Closing => {
                 state.closing_deadline()
@@ -274,6 +357,7 @@ impl Deadline for std::sync::Arc<Activity> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::open_connections::tests::connection;
 
     #[tokio::test(start_paused = true)]
     async fn a_closing_connection_has_the_time_to_read_what_is_under_way() {
@@ -282,16 +366,19 @@ mod tests {
             first_head: 15 * second,
             head: 30 * second,
             idle: 300 * second,
+            idle_unauthenticated: 15 * second,
             stall: 120 * second,
             busy: 900 * second,
         };
         for (written, seconds) in [(0, 5), (1 << 20, 5 + 16), (1 << 30, 5 + 128)] {
-            let activity = std::sync::Arc::new(Activity::new(Instant::now(), limits));
-            let due = |activity: &std::sync::Arc<Activity>| {
+            let activity = Arc::new(Activity::new(Instant::now(), limits, connection()));
+            let due = |activity: &Arc<Activity>| {
                 activity.deadline().expect("always one") - Instant::now()
             };
             drop(activity.request());
             activity.record_write(written);
+            assert_eq!(due(&activity), limits.idle_unauthenticated);
+            activity.authenticate();
             assert_eq!(due(&activity), limits.idle);
             activity.begin_ending();
             assert_eq!(due(&activity), second * seconds);

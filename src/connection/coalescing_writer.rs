@@ -198,6 +198,7 @@ mod tests {
     use super::super::activity::ActivityLimits;
     use super::*;
     use crate::clock::Deadline;
+    use crate::listen::open_connections::tests::connection;
 
     const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -207,10 +208,11 @@ mod tests {
             first_head: long,
             head: long,
             idle: long,
+            idle_unauthenticated: long,
             stall: STALL_TIMEOUT,
             busy: long,
         };
-        let activity = Arc::new(Activity::new(Instant::now(), limits));
+        let activity = Arc::new(Activity::new(Instant::now(), limits, connection()));
         (CoalescingWriter::new(io, activity.clone()), activity)
     }
 

@@ -78,7 +78,8 @@ impl ConnectionDriver<'_> {
         }
     }
 
-    /// Polls a connection until it ends, its deadline passes, or it has shut down for the drain.
+    /// Polls a connection until it ends, its deadline passes, or it has shut down for the drain or for
+    /// another connection.
     /// After each poll, `flush` writes what is pending to the socket.
     pub(super) async fn drive<C, E>(
         self,
@@ -99,9 +100,11 @@ impl ConnectionDriver<'_> {
         let mut stop = std::pin::pin!(drain.cancelled());
         let mut stopping = false;
         let ended = poll_fn(|cx| {
-            if !stopping && stop.as_mut().poll(cx).is_ready() {
+            if !stopping && let Poll::Ready(cause) = poll_end_cause(stop.as_mut(), &activity, cx) {
                 stopping = true;
-                activity.begin_ending();
+                if cause == EndCause::Unfinished {
+                    return Poll::Ready(Err(Expired));
+                }
                 graceful(watched.get_mut().as_mut());
             }
             loop {
@@ -130,6 +133,33 @@ impl ConnectionDriver<'_> {
         let end = ConnectionEnd::logged(ended.await, conn);
         (watched.into_inner(), end)
     }
+}
+
+/// Why a connection is to end before its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndCause {
+    /// The drain, or an eviction between two requests.
+    Regular,
+    /// An eviction in the middle of a head or of an answer that nobody reads.
+    Unfinished,
+}
+
+fn poll_end_cause(
+    drain: Pin<&mut impl Future<Output = ()>>,
+    activity: &Activity,
+    cx: &mut Context<'_>,
+) -> Poll<EndCause> {
+    if drain.poll(cx).is_ready() {
+        activity.begin_ending();
+        return Poll::Ready(EndCause::Regular);
+    }
+    activity.poll_evicted(cx).map(|()| {
+        if activity.end_evicted() {
+            EndCause::Regular
+        } else {
+            EndCause::Unfinished
+        }
+    })
 }
 
 /// HTTP/1.1 writes to the socket itself.

@@ -16,9 +16,9 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Accepts connections until `stop`. Closes those of a client that has too many already, unless it
 /// is a trusted proxy, which has the connections of many clients.
 ///
-/// Each connection takes a permit of `limits`; when none is left, one connection waits here and the
-/// others in the kernel's queue. The permit is taken after `accept`, so that an idle listener
-/// occupies none.
+/// Each connection takes a permit of `limits`; when there is none, because requests are open on all
+/// connections, one waits here and the others in the kernel's queue. The permit is taken after
+/// `accept`, so that an idle listener occupies none.
 pub(crate) async fn accept(
     listener: TcpListener,
     limits: Arc<ConnectionLimits>,
@@ -37,9 +37,7 @@ pub(crate) async fn accept(
                             continue;
                         }
                     }
-                    let Some(permit) = limits.permit(client).await else {
-                        return;
-                    };
+                    let permit = limits.permit(client).await;
                     serve(stream, peer, permit);
                 }
                 Err(error) if is_connection_error(&error) => {}

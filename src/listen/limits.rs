@@ -3,17 +3,23 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv6Addr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use super::open_connections::{
+    ConnectionClass, ConnectionCounts, OpenConnection, OpenConnections, Opened,
+};
 
 /// The bounds that the listeners of a process share.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
-    permits: Arc<Semaphore>,
+    connections: Arc<OpenConnections>,
     max_per_client: usize,
     clients: Mutex<Clients>,
 }
@@ -28,7 +34,7 @@ struct Clients {
 /// One connection of the process. Dropping it allows another.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
-    _permit: OwnedSemaphorePermit,
+    pub(crate) connection: Arc<OpenConnection>,
     _client: Option<ClientPermit>,
 }
 
@@ -43,8 +49,17 @@ impl ConnectionLimits {
     /// At most `max` connections, of which one client may have a quarter, and at least
     /// [`MIN_PER_CLIENT`]: a build farm or an office may share one address.
     pub(crate) fn new(max: usize) -> Arc<Self> {
+        Self::of_class(max, ConnectionClass::Unauthenticated)
+    }
+
+    /// The same where every client is trusted.
+    pub(crate) fn of_trusted(max: usize) -> Arc<Self> {
+        Self::of_class(max, ConnectionClass::Authenticated)
+    }
+
+    fn of_class(max: usize, class: ConnectionClass) -> Arc<Self> {
         Arc::new(Self {
-            permits: Arc::new(Semaphore::new(max)),
+            connections: OpenConnections::new(max, class),
             max_per_client: (max / 4).max(MIN_PER_CLIENT),
             clients: Mutex::default(),
         })
@@ -77,15 +92,53 @@ impl ConnectionLimits {
         None
     }
 
-    /// Waits until the process may have another connection. `client`: `None` for trusted proxies.
+    /// Waits until the process may have another connection, for which an idle one is closed at the
+    /// limit. `client`: `None` for trusted proxies.
     ///
     /// Cancel-safe.
-    pub(super) async fn permit(&self, client: Option<ClientPermit>) -> Option<ConnectionPermit> {
-        let permit = self.permits.clone().acquire_owned().await.ok()?;
-        Some(ConnectionPermit {
-            _permit: permit,
+    pub(super) async fn permit(&self, client: Option<ClientPermit>) -> ConnectionPermit {
+        let limit = self.counts().max;
+        let opened = self.connections.open_when_possible(|| {
+            tracing::warn!(limit, "connection limit reached: new connections wait");
+        });
+        let Opened {
+            connection,
+            evicted,
+        } = opened.await;
+        if let Some(class) = evicted {
+            let class = class.as_str();
+            tracing::warn!(
+                limit,
+                class,
+                "connection limit reached: idle connections are closed"
+            );
+        }
+        ConnectionPermit {
+            connection,
             _client: client,
-        })
+        }
+    }
+
+    /// The connections now.
+    pub(crate) fn counts(&self) -> ConnectionCounts {
+        self.connections.counts()
+    }
+}
+
+impl ConnectionPermit {
+    /// Serves the connection to its end, or until that is not waited for any more.
+    pub(crate) async fn serve(self, mut serving: Pin<&mut impl Future<Output = ()>>) {
+        let ended = poll_fn(|cx| match self.connection.poll_dropped(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => serving.as_mut().poll(cx),
+        });
+        ended.await;
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.connection.close();
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Usage {
     pub memory: u64,
     /// Open files and sockets.
     pub files: usize,
+    /// The maximum number of them; `None`: there is none.
+    pub max_files: Option<u64>,
 }
 
 impl Usage {
@@ -23,13 +25,25 @@ impl Usage {
             cpu: cpu(&fs::read_to_string("/proc/self/stat").ok()?, ticks)?,
             memory: resident_pages(&fs::read_to_string("/proc/self/statm").ok()?)?
                 .checked_mul(page)?,
-            // One of them is the directory itself.
-            files: fs::read_dir("/proc/self/fd")
-                .ok()?
-                .count()
-                .saturating_sub(1),
+            files: open_files()?,
+            max_files: max_files(),
         })
     }
+
+    /// Open files and sockets, and their limit. `None` where there is none, or no `/proc`.
+    pub(crate) fn files_and_limit() -> Option<(u64, u64)> {
+        Some((open_files()? as u64, max_files()?))
+    }
+}
+
+fn open_files() -> Option<usize> {
+    // One of them is the directory itself.
+    let all = fs::read_dir("/proc/self/fd").ok()?.count();
+    Some(all.saturating_sub(1))
+}
+
+fn max_files() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 /// `utime` and `stime` of proc_pid_stat(5), the 14th and 15th field. The second, the program's

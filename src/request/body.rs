@@ -81,6 +81,11 @@ impl ResponseBody {
         }
     }
 
+    /// Whether it is a text of moorgate's own that no client delays that reads responses.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(&self.content, Content::Own { text, .. } if text.len() <= INITIAL_WINDOW)
+    }
+
     /// Attaches the record of the request.
     pub(super) fn recorded(mut self, mut record: Box<RequestRecord>) -> Self {
         if self.is_end_stream() {
@@ -181,6 +186,8 @@ pub(crate) async fn drain_short_body(conn: &ConnInfo, headers: &HeaderMap, mut b
     let _: Result<(), _> = tokio::time::timeout(DRAIN_TIMEOUT, taking).await;
 }
 
+/// What an HTTP/2 client takes of a response without reading it (RFC 9113 §6.9.2).
+const INITIAL_WINDOW: usize = 65_535;
 /// Manifests are shorter, layers usually longer.
 const MAX_DRAINED_BYTES: u64 = 64 << 10;
 /// Clients usually send a short body together with the head.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,6 +30,8 @@ pub struct ConnInfo {
     /// Limits the memory of the token requests that this connection makes at once: they come before
     /// a login. A permit for each KiB.
     form_permits: Arc<Semaphore>,
+    /// Whether a request of the connection had a valid login.
+    has_login: Arc<AtomicBool>,
     /// The client's address.
     address: IpAddr,
     /// The same as text, which every request needs twice.
@@ -61,6 +64,7 @@ impl ConnInfo {
             target_bytes,
             head_lines,
             form_permits,
+            has_login: Arc::default(),
             address,
             client,
         }
@@ -81,6 +85,16 @@ impl ConnInfo {
             }),
             None => self.clone(),
         }
+    }
+
+    /// A request had a valid login.
+    pub(crate) fn record_login(&self) {
+        self.has_login.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request of the connection had a valid login. Anonymous access is none.
+    pub(crate) fn has_login(&self) -> bool {
+        self.has_login.load(Ordering::Relaxed)
     }
 
     /// The client's address; never an IPv4-mapped one.

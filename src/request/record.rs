@@ -122,6 +122,9 @@ impl RequestRecord {
 
     /// The user, once authenticated.
     pub(crate) fn identified(&mut self, user: Option<&UserName>) {
+        if user.is_some() {
+            self.conn.record_login();
+        }
         self.user = user.cloned();
     }
 

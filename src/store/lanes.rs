@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::error::StoreError;
+use crate::observe::resource_use::ResourceUse;
 
 /// The threads of a store.
 #[derive(Debug)]
@@ -56,6 +57,14 @@ impl Lanes {
             write: Lane::start("store-write")?,
             sync: Lane::start("store-sync")?,
         })
+    }
+
+    /// The use of the fullest queue.
+    pub(super) fn fullest_queue(&self) -> ResourceUse {
+        let Self { read, write, sync } = self;
+        let jobs = [read, write, sync].map(|lane| MAX_JOBS - lane.queue.available_permits());
+        let fullest = jobs.into_iter().max().unwrap_or_default();
+        ResourceUse::new("store_jobs", fullest, MAX_JOBS)
     }
 }
 

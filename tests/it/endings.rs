@@ -19,6 +19,8 @@ use crate::harness::{
 const LENGTH: usize = 60_000;
 /// Times three ends and two protocols, these are a thousand.
 const CONNECTIONS: usize = 167;
+/// How many may be closing for others when there may be a few connections only.
+const EVICTED: usize = 64;
 const PATH: &str = "/v2/base/app/manifests/v1";
 
 /// How a connection is made to end.
@@ -28,6 +30,19 @@ enum Cause {
     Idle,
     /// A head that never ends.
     HeadLimit,
+    /// As many others come as there may be.
+    Eviction,
+}
+
+impl Cause {
+    /// Of each protocol.
+    fn connections(self) -> usize {
+        match self {
+            Self::Drain | Self::Idle | Self::HeadLimit => CONNECTIONS,
+            // More are not waited for.
+            Self::Eviction => EVICTED / 2,
+        }
+    }
 }
 
 /// Says how many answers have begun, and when they may go on.
@@ -73,8 +88,13 @@ async fn registry(answers: Answers) -> String {
 }
 
 async fn gateway(answers: Answers) -> Gateway {
+    gateway_with(answers, 10_000).await
+}
+
+async fn gateway_with(answers: Answers, connections: usize) -> Gateway {
     let domain = Domain::new("ci.test", &registry(answers).await);
-    Setup::new().domain(domain).start().await
+    let limit = format!("[limits]\nconnections = {connections}");
+    Setup::new().domain(domain).main(&limit).start().await
 }
 
 /// A connection into which next to nothing fits that the client does not read.
@@ -93,7 +113,7 @@ async fn connections(
     cause: Cause,
 ) -> (Vec<(Frames, usize)>, Vec<RawPeer<TlsStream<TcpStream>>>) {
     let (mut http2, mut http1) = (Vec::new(), Vec::new());
-    for _ in 0..CONNECTIONS {
+    for _ in 0..cause.connections() {
         let mut client = Frames::over(tls(gateway, "h2").await, 65_535).await;
         client.request(1, END_STREAM, "GET", PATH).await;
         if cause == Cause::HeadLimit {
@@ -129,10 +149,13 @@ async fn answer_ping(client: &mut Frames) -> usize {
 async fn a_third_of_a_thousand(cause: Cause) {
     let clock = Clock::stopped();
     let answers = Answers::new(cause != Cause::Drain);
-    let gateway = gateway(answers.clone()).await;
+    let gateway = match cause {
+        Cause::Eviction => gateway_with(answers.clone(), EVICTED).await,
+        Cause::Drain | Cause::Idle | Cause::HeadLimit => gateway(answers.clone()).await,
+    };
     let (lines, _writer) = log_lines(&gateway);
     let (mut http2, http1) = connections(&gateway, cause).await;
-    let all = u32::try_from(2 * CONNECTIONS).unwrap();
+    let all = u32::try_from(2 * cause.connections()).unwrap();
     promptly(answers.begun.acquire_many(all))
         .await
         .unwrap()
@@ -149,17 +172,28 @@ async fn a_third_of_a_thousand(cause: Cause) {
     }
     // A line says that an answer is with the kernel, or nearly so.
     let answered = async {
-        for _ in 0..2 * CONNECTIONS {
+        for _ in 0..2 * cause.connections() {
             while lines.try_recv().is_err() {
                 tokio::task::yield_now().await;
             }
         }
     };
     promptly(answered).await;
+    let mut others = Vec::new();
     match cause {
         Cause::Drain => {}
         Cause::Idle => clock.jump(seconds(300)).await,
         Cause::HeadLimit => clock.jump(seconds(30)).await,
+        Cause::Eviction => {
+            for _ in 0..EVICTED {
+                // Without a login they would end for each other.
+                let tls = promptly(gateway.tls_from("127.0.0.5")).await.unwrap();
+                let mut client = RawPeer::new(tls);
+                client.send(request("GET", PATH, "")).await;
+                promptly(client.head()).await;
+                others.push(client);
+            }
+        }
     }
     for _ in 0..10 {
         settle().await;
@@ -199,6 +233,11 @@ async fn a_drain_cuts_no_answer_short() {
 #[tokio::test]
 async fn an_idle_end_cuts_no_answer_short() {
     a_third_of_a_thousand(Cause::Idle).await;
+}
+
+#[tokio::test]
+async fn an_eviction_cuts_no_answer_short() {
+    a_third_of_a_thousand(Cause::Eviction).await;
 }
 
 #[tokio::test]

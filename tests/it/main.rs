@@ -16,6 +16,7 @@ mod abuse;
 mod first_steps;
 
 // What may last, how large it may be, and what comes before its end.
+mod connection_limit;
 mod early_answers;
 mod endings;
 mod size_limits;

@@ -208,7 +208,7 @@ async fn wrong_passwords_and_refused_logins_are_counted() {
     let shown = scrape(&gateway).await;
     let logins = shown
         .iter()
-        .filter(|(name, _)| name.contains("login") || name.contains("password"));
+        .filter(|(name, _)| name.contains("_login") || name.contains("_password"));
     let logins: Vec<String> = logins
         .map(|(name, value)| format!("{name} {value}"))
         .collect();
@@ -286,6 +286,9 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     insta::assert_snapshot!(about.join("\n").replace("# HELP ", ""), @r#"
     moorgate_build_info Always 1
     moorgate_connections Open connections
+    moorgate_connections_evicted Idle connections closed for new ones because of the limit
+    moorgate_resource_used Use of a limited resource
+    moorgate_resource_limit Limit of a resource
     moorgate_log_lines_lost Lines that were dropped or could not be written
     moorgate_configuration_ok 1 if the newest configuration is in force
     moorgate_configuration_loaded_timestamp_seconds When the configuration in force was read, in Unix time
@@ -293,6 +296,7 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     process_cpu_seconds CPU time
     process_resident_memory_bytes Resident memory
     process_open_fds Open files and sockets
+    process_max_fds Maximum number of open files and sockets
     moorgate_requests Finished requests
     moorgate_requests_in_flight Requests in flight
     moorgate_request_duration_seconds From the head of a request to the end of its response

@@ -1,11 +1,9 @@
-//! How much a client may send: heads, targets, bodies, streams and connections.
-
-use tokio::net::TcpStream;
+//! How much a client may send: heads, targets, bodies and streams.
 
 use crate::harness::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, request_block,
 };
-use crate::harness::{Clock, Domain, Gateway, RawPeer, Setup, Upstream, basic, promptly, request};
+use crate::harness::{Domain, Gateway, RawPeer, Setup, Upstream, promptly, request};
 
 async fn gateway() -> Gateway {
     Gateway::before(&Upstream::new().await.url()).await
@@ -244,72 +242,4 @@ async fn the_number_of_streams_is_a_setting() {
             .any(|setting| setting == [0, 3, 0, 0, 0, 7]),
         "{settings:?}"
     );
-}
-
-#[tokio::test]
-async fn connections_beyond_the_bound_wait_for_others_to_end() {
-    let _clock = Clock::stopped();
-    let upstream = Upstream::new().await;
-    let setup = Setup::new().domain(Domain::new("ci.test", &upstream.url()));
-    let gateway = setup.main("[limits]\nconnections = 2").start().await;
-    let mut first = promptly(gateway.client()).await;
-    let second = promptly(gateway.client()).await;
-    let mut third = Box::pin(gateway.client());
-    tokio::select! {
-        biased;
-        _ = &mut third => panic!("a third connection was served"),
-        () = crate::harness::settle() => {}
-    }
-    assert_eq!(gateway.app.connections(), 2);
-    drop(second);
-    let mut third = promptly(third).await;
-    for client in [&mut first, &mut third] {
-        let authorization = basic("alice", "wrong");
-        client
-            .send(format!(
-                "GET /v2/ HTTP/1.1\r\nHost: ci.test\r\nAuthorization: {authorization}\r\n\r\n"
-            ))
-            .await;
-        assert_eq!(promptly(client.answer()).await.0.status(), 401);
-    }
-}
-
-#[tokio::test]
-async fn one_client_cannot_occupy_all_connections() {
-    let setup = Setup::new().domain(Domain::new("ci.test", "http://127.0.0.1:9"));
-    let gateway = setup.main("[limits]\nconnections = 256").start().await;
-    let mut open = Vec::new();
-    for _ in 0..64 {
-        open.push(promptly(gateway.tls_from("127.0.0.5")).await.unwrap());
-    }
-    assert!(promptly(gateway.tls_from("127.0.0.5")).await.is_err());
-    assert!(promptly(gateway.tls_from("127.0.0.6")).await.is_ok());
-    drop(open.pop());
-    let freed = async { while gateway.tls_from("127.0.0.5").await.is_err() {} };
-    promptly(freed).await;
-}
-
-#[tokio::test]
-async fn a_trusted_proxy_has_the_connections_of_many_clients() {
-    let setup = Setup::new()
-        .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
-        .top("trusted_proxies = [\"127.0.0.5\"]");
-    let gateway = setup.main("[limits]\nconnections = 256").start().await;
-    let mut open = Vec::new();
-    for _ in 0..65 {
-        open.push(promptly(gateway.tls_from("127.0.0.5")).await.unwrap());
-    }
-}
-
-#[tokio::test]
-async fn the_admin_listener_answers_when_all_connections_are_in_use() {
-    let upstream = Upstream::new().await;
-    let setup = Setup::new().domain(Domain::new("ci.test", &upstream.url()));
-    let gateway = setup.main("[limits]\nconnections = 1").start().await;
-    let _only = promptly(gateway.client()).await;
-    let mut admin = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
-    admin
-        .send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .await;
-    assert_eq!(promptly(admin.head()).await.status(), 200);
 }

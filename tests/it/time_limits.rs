@@ -6,6 +6,7 @@ mod http2;
 mod setting;
 mod tag_writes;
 mod transfer;
+mod unauthenticated;
 mod upstream;
 
 use std::io::Write;
@@ -22,6 +23,11 @@ const UPLOAD: &str = "/v2/base/app/blobs/uploads/abc";
 const BLOB: &str =
     "/v2/base/app/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// A request with a valid login. There need not be an upstream for it.
+fn login() -> String {
+    request("GET", "/v2/", "")
+}
 
 /// Writes the same again and again, from a thread of its own: there is always more to read than one
 /// turn of a task may take. Says when the other side has ended the connection.

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use super::{MetricDescriptor, MetricsEncoder, count, unix};
-use crate::app::App;
+use crate::app::{App, resources};
 use crate::observe::log_queue::LogKind;
+use crate::observe::resource_use::ResourceUse;
 use crate::observe::usage::Usage;
 
 pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
@@ -13,10 +14,7 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         &MetricDescriptor::new("moorgate_build_info", "Always 1"),
         version,
     )?;
-    out.gauge(
-        &MetricDescriptor::new("moorgate_connections", "Open connections"),
-        count(app.connections()),
-    )?;
+    connections(out, app)?;
     let lost = LogKind::ALL.map(|log| ([("log", log.as_str())], app.lost_log_lines(log)));
     let metric = MetricDescriptor::new(
         "moorgate_log_lines_lost",
@@ -34,13 +32,24 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         "When the configuration in force was read, in Unix time",
     );
     out.gauge(&metric.seconds(), unix(reload.loaded))?;
+    process(out, app)
+}
+
+/// The metrics that each process has, under their usual names.
+fn process(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let metric = MetricDescriptor::new(
         "process_start_time",
         "When the process was started, in Unix time",
     );
     out.gauge(&metric.seconds(), unix(app.started()))?;
     // There are none without `/proc`.
-    let Some(Usage { cpu, memory, files }) = Usage::read() else {
+    let Some(Usage {
+        cpu,
+        memory,
+        files,
+        max_files,
+    }) = Usage::read()
+    else {
         return Ok(());
     };
     out.counter(
@@ -54,5 +63,38 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     out.gauge(
         &MetricDescriptor::new("process_open_fds", "Open files and sockets"),
         count(files),
+    )?;
+    // Without a limit, as by convention.
+    let max_files = max_files.and_then(|max| i64::try_from(max).ok());
+    out.gauge(
+        &MetricDescriptor::new(
+            "process_max_fds",
+            "Maximum number of open files and sockets",
+        ),
+        max_files.unwrap_or(-1),
     )
+}
+
+/// Connections, and the limited resources of which they are one.
+fn connections(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
+    out.gauge(
+        &MetricDescriptor::new("moorgate_connections", "Open connections"),
+        count(app.connections()),
+    )?;
+    let evictions = resources::connection_counts(app).evictions;
+    let evictions = evictions.map(|(class, many)| ([("class", class.as_str())], many));
+    let metric = MetricDescriptor::new(
+        "moorgate_connections_evicted",
+        "Idle connections closed for new ones because of the limit",
+    );
+    out.counters(&metric, evictions)?;
+    let resources = resources::resources(app);
+    let series = |value: fn(&ResourceUse) -> u64| {
+        let all = resources.iter();
+        all.map(move |used| ([("resource", used.resource)], value(used)))
+    };
+    let metric = MetricDescriptor::new("moorgate_resource_used", "Use of a limited resource");
+    out.gauges(&metric, series(|used| used.used))?;
+    let metric = MetricDescriptor::new("moorgate_resource_limit", "Limit of a resource");
+    out.gauges(&metric, series(|used| used.limit))
 }

@@ -180,6 +180,7 @@ fn connection(
         first_head,
         head: later_head,
         idle,
+        idle_unauthenticated,
         h2_ping,
         drain,
     } = timeouts;
@@ -193,6 +194,7 @@ fn connection(
         first_head: first_head.or(default.first_head),
         head: later_head.or(default.head),
         idle: idle.or(default.idle),
+        idle_unauthenticated: idle_unauthenticated.or(default.idle_unauthenticated),
         h2_ping: h2_ping.or(default.h2_ping),
         drain: drain.or(default.drain),
         head_bytes: bytes(head.given(), default.head_bytes),
@@ -201,9 +203,21 @@ fn connection(
         h2_streams: h2_streams.or(default.h2_streams),
         connections: connections.or(default.connections),
     };
-    if let Some(span) = target
+    check_target(main, limits, &settings, problems);
+    settings
+}
+
+/// The target is a part of the head.
+fn check_target(
+    main: &MainFile,
+    limits: &RawMainLimits,
+    settings: &ConnectionSettings,
+    problems: &mut Problems,
+) {
+    if let Some(span) = limits
+        .target
         .span()
-        .or(head.span())
+        .or(limits.head.span())
         .filter(|_| settings.target_bytes >= settings.head_bytes)
     {
         let message =
@@ -215,7 +229,6 @@ fn connection(
             "raise `head` or lower `target`",
         ));
     }
-    settings
 }
 
 pub(super) fn limits(raw: &RawLimits, default: Limits) -> Limits {

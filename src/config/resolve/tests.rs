@@ -149,7 +149,7 @@ fn every_setting_arrives() {
         [log]\nformat = 'json'\nlevel = 'debug'\naccess = false\n\
         [limits]\nmanifest = '2 MiB'\nbody = '1 GiB'\nhead = '16 KiB'\nhead_lines = 50\ntarget = 4096\nh2_streams = 10\n\
         connections = 20\n\
-        [timeouts]\nstall = '1min'\nhandshake = '1s'\nfirst_head = '2s'\nhead = '3s'\nidle = '4s'\nh2_ping = '5s'\ndrain = '6s'\n";
+        [timeouts]\nstall = '1min'\nhandshake = '1s'\nfirst_head = '2s'\nhead = '3s'\nidle = '4s'\nidle_unauthenticated = '3s'\nh2_ping = '5s'\ndrain = '6s'\n";
     let domain = "domain = 'ci.example.com'\naliases = ['localhost', '127.0.0.1']\nlisten = [':8443', '[::1]:5000']\n\
         [tls]\ncertificate = '../ci.pem'\nkey = '/keys/ci.key'\n[auth]\nhtpasswd = '../ci.htpasswd'\nrealm = 'CI'\n\
         [upstream]\nurl = 'https://registry/base/'\nroots = 'roots.pem'\nusername = 'me'\npassword = 's3cret'\n\
@@ -340,6 +340,7 @@ fn every_setting_arrives() {
             first_head: 2s,
             head: 3s,
             idle: 4s,
+            idle_unauthenticated: 3s,
             h2_ping: 5s,
             drain: 6s,
             head_bytes: 16384,

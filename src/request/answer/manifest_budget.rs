@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::observe::resource_use::ResourceUse;
 use crate::request::rejection::Rejection;
 
 /// The memory that all buffered manifests together may take.
@@ -50,6 +51,12 @@ impl ManifestBudget {
             }),
             released: Notify::new(),
         }))
+    }
+
+    /// The use of the memory, in bytes.
+    pub(crate) fn usage(&self) -> ResourceUse {
+        let free = self.0.memory().free;
+        ResourceUse::new("manifest_memory", BUDGET - free, BUDGET)
     }
 
     /// A permit for no bytes yet, for a manifest of `user` (domain and name).

@@ -3,7 +3,7 @@
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::fill_with;
+use super::{fill_with, login};
 use crate::harness::{
     Clock, Gateway, RawPeer, Transfer, Upstream, promptly, request, seconds, settle,
 };
@@ -83,7 +83,7 @@ async fn a_later_head_has_thirty_seconds_from_its_first_byte() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.client().await;
-    client.send(UNAUTHENTICATED).await;
+    client.send(login()).await;
     client.answer().await;
     clock.jump(seconds(200)).await;
     for part in UNAUTHENTICATED.as_bytes().chunks(1).take(29) {
@@ -102,7 +102,7 @@ async fn an_idle_connection_ends_after_five_minutes() {
     let gateway = gateway().await;
     let mut client = gateway.client().await;
     for _ in 0..3 {
-        client.send(UNAUTHENTICATED).await;
+        client.send(login()).await;
         client.answer().await;
         clock.jump(seconds(299)).await;
     }

@@ -38,15 +38,8 @@ async fn an_idle_connection_is_pinged_and_ends_after_five_minutes() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
     let mut client = gateway.frames().await;
-    client
-        .send(
-            HEADERS,
-            END_HEADERS | END_STREAM,
-            1,
-            &unauthenticated_request(),
-        )
-        .await;
-    assert_eq!(client.next_of(HEADERS).await.status(), 401);
+    client.request(1, END_STREAM, "GET", "/v2/").await;
+    assert_eq!(client.next_of(HEADERS).await.status(), 503);
     for _ in 0..4 {
         client.so_far().await;
         clock.jump(seconds(59)).await;
@@ -174,14 +167,7 @@ async fn a_client_that_takes_no_more_frames_has_two_minutes() {
         .start()
         .await;
     let mut client = gateway.frames().await;
-    client
-        .send(
-            HEADERS,
-            END_HEADERS | END_STREAM,
-            1,
-            &unauthenticated_request(),
-        )
-        .await;
+    client.request(1, END_STREAM, "GET", "/v2/").await;
     client.next_of(HEADERS).await;
     fill_with(&mut client.io, &wire(PING, 0, 0, b"whatever").repeat(1000)).await;
     clock.jump(seconds(119)).await;
@@ -194,23 +180,35 @@ async fn a_client_that_takes_no_more_frames_has_two_minutes() {
 async fn streams_that_nobody_reads_do_not_keep_a_connection_open() {
     let clock = Clock::stopped();
     let gateway = gateway().await;
-    // No window: the body of the 401 can never be sent.
+    // No window: the body of the 503 can never be sent.
     let mut client = gateway.frames_with_window(0).await;
-    client
-        .send(
-            HEADERS,
-            END_HEADERS | END_STREAM,
-            1,
-            &unauthenticated_request(),
-        )
-        .await;
-    assert_eq!(client.next_of(HEADERS).await.status(), 401);
+    client.request(1, END_STREAM, "GET", "/v2/").await;
+    assert_eq!(client.next_of(HEADERS).await.status(), 503);
     // The longest that an upstream may be silent, and twice what a body may.
     for _ in 0..22 {
         clock.jump(seconds(50)).await;
         tend(&mut client).await;
     }
     clock.jump(seconds(39)).await;
+    client.so_far().await;
+    clock.jump(seconds(1)).await;
+    promptly(client.ended()).await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_nobody_reads_keeps_a_connection_open_for_two_minutes() {
+    let clock = Clock::stopped();
+    let gateway = gateway().await;
+    let mut client = gateway.frames_with_window(0).await;
+    let block = unauthenticated_request();
+    let flags = END_HEADERS | END_STREAM;
+    client.send(HEADERS, flags, 1, &block).await;
+    assert_eq!(client.next_of(HEADERS).await.status(), 401);
+    for _ in 0..2 {
+        clock.jump(seconds(50)).await;
+        tend(&mut client).await;
+    }
+    clock.jump(seconds(19)).await;
     client.so_far().await;
     clock.jump(seconds(1)).await;
     promptly(client.ended()).await;

@@ -1,6 +1,6 @@
 //! Each limit is a setting, and the drain's is one of the process.
 
-use super::{BLOB, DIGEST, UPLOAD, UnresponsiveAddress};
+use super::{BLOB, DIGEST, UPLOAD, UnresponsiveAddress, login};
 use crate::harness::frames::PING;
 use crate::harness::{
     Clock, Domain, Gateway, RawPeer, Setup, Transfer, Upstream, promptly, request, seconds, settle,
@@ -65,12 +65,30 @@ async fn the_idle_limit_is_a_setting() {
     let clock = Clock::stopped();
     let gateway = process(&Upstream::new().await, "idle = '20s'").await;
     let mut client = gateway.client().await;
-    client.send(UNAUTHENTICATED).await;
+    client.send(login()).await;
     client.answer().await;
     clock.jump(seconds(19)).await;
     client.silent().await;
     clock.jump(seconds(1)).await;
     promptly(client.ended()).await;
+}
+
+#[tokio::test]
+async fn the_idle_limit_before_a_login_is_a_setting() {
+    let clock = Clock::stopped();
+    for (timeouts, limit) in [
+        ("idle_unauthenticated = '40s'", 40),
+        ("idle_unauthenticated = '40s'\nidle = '30s'", 30),
+    ] {
+        let gateway = process(&Upstream::new().await, timeouts).await;
+        let mut client = gateway.client().await;
+        client.send(UNAUTHENTICATED).await;
+        client.answer().await;
+        clock.jump(seconds(limit - 1)).await;
+        client.silent().await;
+        clock.jump(seconds(1)).await;
+        promptly(client.ended()).await;
+    }
 }
 
 #[tokio::test]
