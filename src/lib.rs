@@ -33,7 +33,9 @@
 //! `references` leads addresses of the registry back to it, and `upstream_login` tells why a registry
 //! refused moorgate. `request/via` finds requests that come back to where they were forwarded,
 //! `upstream/message_length` lets one length of a message through or none, and
-//! `upstream/destination` decides where redirects may lead.
+//! `upstream/destination` decides where redirects may lead. `upstream/health` tells from requests
+//! whether an upstream works, `upstream/error` says in words why not, and `upstream/first_bytes`
+//! recognizes servers of other protocols.
 //!
 //! Beside the line, `request/plain` answers plain HTTP (redirects to https, and http-01
 //! challenges), and `request/token` issues the tokens (`auth/token`) of domains in token mode.

@@ -6,6 +6,9 @@ pub(crate) mod client_body;
 pub(crate) mod connector;
 pub(crate) mod credential;
 pub(crate) mod destination;
+pub(crate) mod error;
+mod first_bytes;
+pub(crate) mod health;
 pub(crate) mod message_length;
 pub(crate) mod pool;
 pub(crate) mod request_body;
@@ -21,10 +24,11 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use crate::clock::Watched;
-use crate::config::vhost::UpstreamUrl;
+use crate::config::vhost::{Scheme, UpstreamUrl};
 use connector::Connector;
-use destination::RefusedDestination;
-use message_length::InvalidLength;
+use error::UpstreamError;
+use first_bytes::OtherProtocol;
+use health::UpstreamHealth;
 use pool::{Lease, Pool, PooledConnection};
 use request_body::{RequestBody, Upload, UploadFailure};
 use response_body::UpstreamBody;
@@ -35,50 +39,8 @@ pub(crate) struct Upstream {
     connector: Connector,
     pool: Arc<Pool>,
     connect_timeout: Duration,
-}
-
-/// Why an upstream gave no response.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UpstreamError {
-    /// The TCP or TLS connection failed.
-    #[error("the upstream cannot be reached")]
-    Unreachable(#[source] std::io::Error),
-    /// A redirect leads to an address to which none is followed.
-    #[error("the redirect of the registry is not followed")]
-    RefusedDestination(#[source] RefusedDestination),
-    /// The connection took longer than `upstream_connect`.
-    #[error("the upstream did not accept a connection in time")]
-    ConnectTimedOut,
-    /// The upstream made no progress for longer than its timeout.
-    #[error("the upstream did not answer in time")]
-    TimedOut,
-    /// The upstream closed the connection before its response, or sent something that is not HTTP.
-    #[error("the upstream closed the connection")]
-    Broken(#[source] hyper::Error),
-    /// The response has no clear length.
-    #[error("the upstream sent a Content-Length or Transfer-Encoding that is not valid")]
-    InvalidLength(#[source] InvalidLength),
-    /// The upstream sent 101, which no request asks for.
-    #[error("the upstream switched protocols unasked")]
-    ProtocolSwitched,
-    /// The client sent no more of its body for longer than its timeout.
-    #[error("the client stopped sending")]
-    ClientStalled,
-    /// The client's body ended before its length.
-    #[error("the client's body ended early")]
-    ClientCut,
-    /// The client's body exceeds the domain's limit.
-    #[error("the client's body is too large")]
-    TooLarge,
-}
-
-impl UpstreamError {
-    fn unconnected(error: std::io::Error) -> Self {
-        match error.downcast::<RefusedDestination>() {
-            Ok(refused) => Self::RefusedDestination(refused),
-            Err(error) => Self::Unreachable(error),
-        }
-    }
+    /// `None` where nothing is told of it: the storage of a registry.
+    health: Option<Arc<UpstreamHealth>>,
 }
 
 /// The headers of a request without a body, which come with a redirect in response to it, so that
@@ -98,11 +60,13 @@ impl Upstream {
         connector: Connector,
         workers: usize,
         connect_timeout: Duration,
+        health: Option<Arc<UpstreamHealth>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             connector,
             pool: Pool::new(workers),
             connect_timeout,
+            health,
         })
     }
 
@@ -119,13 +83,40 @@ impl Upstream {
         self.connect_timeout
     }
 
+    pub(crate) fn health(&self) -> Option<&Arc<UpstreamHealth>> {
+        self.health.as_ref()
+    }
+
     /// Sends a request, whose target is in origin form, and returns when the response head is here.
     /// A redirect of a request without a body has its [`SentHeaders`] among its extensions.
     ///
     /// Retries once on a fresh connection when a pooled one turns out to be closed: a request
     /// without a body if no byte of a response came, a request with a body only if no byte of it
     /// was written.
+    ///
+    /// What comes of it is the upstream's health. A client that leaves drops this future, which
+    /// shows nothing.
     pub(crate) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        upload: Option<Arc<Upload>>,
+        limits: TransferLimits,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let result = self.exchange(request, upload, limits).await;
+        if let Some(health) = &self.health {
+            match &result {
+                Ok(response) => health.answered(response.status()),
+                Err(error) => {
+                    if let Some(reason) = error.reason() {
+                        health.failed(reason, error.explained());
+                    }
+                }
+            }
+        }
+        result
+    }
+
+    async fn exchange(
         &self,
         mut request: Request<RequestBody>,
         upload: Option<Arc<Upload>>,
@@ -136,7 +127,7 @@ impl Upstream {
             .is_empty()
             .then(|| copy_without_body(&request));
         if let Some(lease) = self.pool.checkout() {
-            match send_on(lease, request, upload.clone(), limits).await {
+            match self.send_on(lease, request, upload.clone(), limits).await {
                 Ok(answer) => return Ok(with_sent_headers(answer, again)),
                 Err(SendFailure {
                     unsent: Some(unsent),
@@ -157,10 +148,105 @@ impl Upstream {
         }
         // Boxed to keep this rare, large future out of every request's future.
         let lease = Box::pin(self.connect(limits.idle)).await?;
-        send_on(lease, request, upload, limits)
+        self.send_on(lease, request, upload, limits)
             .await
             .map(|answer| with_sent_headers(answer, again))
             .map_err(|failed| failed.error)
+    }
+
+    async fn send_on(
+        &self,
+        mut lease: Lease,
+        mut request: Request<RequestBody>,
+        upload: Option<Arc<Upload>>,
+        limits: TransferLimits,
+    ) -> Result<Response<UpstreamBody>, SendFailure> {
+        let has_body = !request.body().is_empty();
+        lease.progress().begin(limits, has_body);
+        let progress = lease.progress().clone();
+        request.body_mut().attach(&progress);
+        lease.set_upload(upload.clone().filter(|_| has_body));
+        let reused = lease.is_reused();
+        let answer = match lease.connection().send.try_send_request(request).await {
+            Ok(answer) => answer,
+            Err(mut failed) => {
+                let unsent = if reused {
+                    failed.take_message().map(Box::new)
+                } else {
+                    None
+                };
+                let error = failed.into_error();
+                let connection_closed =
+                    is_connection_closed(&error) && progress.first_bytes().is_empty();
+                let error = self.classify_error(error, &progress, upload.as_deref());
+                let connection_closed =
+                    connection_closed && matches!(error, UpstreamError::Closed { .. });
+                return Err(SendFailure {
+                    error,
+                    unsent,
+                    connection_closed,
+                });
+            }
+        };
+        progress.head_received();
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(UpstreamError::ProtocolSwitched.into());
+        }
+        if answer.status() == StatusCode::BAD_REQUEST
+            && let Some(protocol) = self.other_protocol(&progress)
+        {
+            return Err(UpstreamError::OtherProtocol(protocol).into());
+        }
+        // An error response that comes before the end of the request body is final: the upstream does
+        // not want the rest.
+        if let Some(upload) = upload.filter(|upload| has_body && !upload.is_finished())
+            && (answer.status().is_client_error() || answer.status().is_server_error())
+        {
+            upload.pause();
+        }
+        let (mut parts, incoming) = answer.into_parts();
+        message_length::normalize_response(&mut parts).map_err(UpstreamError::InvalidLength)?;
+        Ok(Response::from_parts(
+            parts,
+            UpstreamBody::new(incoming, lease),
+        ))
+    }
+
+    /// Says which side made a transfer fail, and how.
+    fn classify_error(
+        &self,
+        error: hyper::Error,
+        progress: &TransferProgress,
+        upload: Option<&Upload>,
+    ) -> UpstreamError {
+        match upload.and_then(Upload::failure) {
+            Some(UploadFailure::Cut) => return UpstreamError::ClientCut,
+            Some(UploadFailure::TooLarge) => return UpstreamError::TooLarge,
+            None => {}
+        }
+        match progress.stalled_side() {
+            Some(StalledSide::Client) => return UpstreamError::ClientStalled,
+            Some(StalledSide::Upstream) => return UpstreamError::TimedOut,
+            None => {}
+        }
+        match self.other_protocol(progress) {
+            Some(protocol) => UpstreamError::OtherProtocol(protocol),
+            None if error.is_parse_too_large() => UpstreamError::HeadTooLarge,
+            None if error.is_parse() => UpstreamError::Malformed(error),
+            None => self.closed(progress),
+        }
+    }
+
+    fn closed(&self, progress: &TransferProgress) -> UpstreamError {
+        let is_plain = self.target().scheme == Scheme::Http;
+        UpstreamError::Closed {
+            may_expect_tls: is_plain && progress.first_bytes().is_empty(),
+        }
+    }
+
+    /// What the upstream speaks instead of HTTP/1 with or without TLS, as it is configured.
+    fn other_protocol(&self, progress: &TransferProgress) -> Option<OtherProtocol> {
+        progress.first_bytes().protocol(self.target().scheme)
     }
 
     #[expect(
@@ -170,18 +256,14 @@ impl Upstream {
     async fn connect(&self, idle: Duration) -> Result<Lease, UpstreamError> {
         let progress = Arc::new(TransferProgress::new(idle));
         let connecting = async {
-            let io = self
-                .connector
-                .connect(progress.clone())
-                .await
-                .map_err(UpstreamError::unconnected)?;
+            let io = self.connector.connect(progress.clone()).await?;
             http1::Builder::new()
                 .max_headers(MAX_RESPONSE_HEADERS)
                 .max_header_size(MAX_RESPONSE_HEAD)
                 .max_buf_size(READ_BUFFER_SIZE)
                 .handshake::<_, RequestBody>(TokioIo::new(io))
                 .await
-                .map_err(UpstreamError::Broken)
+                .map_err(|_| self.closed(&progress))
         };
         let (send, connection) = tokio::time::timeout(self.connect_timeout, connecting)
             .await
@@ -216,78 +298,13 @@ struct SendFailure {
     connection_closed: bool,
 }
 
-async fn send_on(
-    mut lease: Lease,
-    mut request: Request<RequestBody>,
-    upload: Option<Arc<Upload>>,
-    limits: TransferLimits,
-) -> Result<Response<UpstreamBody>, SendFailure> {
-    let has_body = !request.body().is_empty();
-    lease.progress().begin(limits, has_body);
-    let progress = lease.progress().clone();
-    request.body_mut().attach(&progress);
-    lease.set_upload(upload.clone().filter(|_| has_body));
-    let reused = lease.is_reused();
-    let answer = match lease.connection().send.try_send_request(request).await {
-        Ok(answer) => answer,
-        Err(mut failed) => {
-            let unsent = if reused {
-                failed.take_message().map(Box::new)
-            } else {
-                None
-            };
-            let error = classify_error(failed.into_error(), &progress, upload.as_deref());
-            let ended =
-                matches!(&error, UpstreamError::Broken(error) if is_connection_closed(error));
-            return Err(SendFailure {
-                error,
-                unsent,
-                connection_closed: ended && !progress.has_received(),
-            });
-        }
-    };
-    progress.head_received();
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(SendFailure {
-            error: UpstreamError::ProtocolSwitched,
+impl From<UpstreamError> for SendFailure {
+    fn from(error: UpstreamError) -> Self {
+        Self {
+            error,
             unsent: None,
             connection_closed: false,
-        });
-    }
-    // An error response that comes before the end of the request body is final: the upstream does
-    // not want the rest.
-    if let Some(upload) = upload.filter(|upload| has_body && !upload.is_finished())
-        && (answer.status().is_client_error() || answer.status().is_server_error())
-    {
-        upload.pause();
-    }
-    let (mut parts, incoming) = answer.into_parts();
-    message_length::normalize_response(&mut parts).map_err(|error| SendFailure {
-        error: UpstreamError::InvalidLength(error),
-        unsent: None,
-        connection_closed: false,
-    })?;
-    Ok(Response::from_parts(
-        parts,
-        UpstreamBody::new(incoming, lease),
-    ))
-}
-
-/// Says which side made a transfer fail.
-fn classify_error(
-    error: hyper::Error,
-    progress: &TransferProgress,
-    upload: Option<&Upload>,
-) -> UpstreamError {
-    match upload.and_then(Upload::failure) {
-        Some(UploadFailure::Cut) => return UpstreamError::ClientCut,
-        Some(UploadFailure::TooLarge) => return UpstreamError::TooLarge,
-        None => {}
-    }
-    match progress.stalled_side() {
-        Some(StalledSide::Client) => UpstreamError::ClientStalled,
-        Some(StalledSide::Upstream) => UpstreamError::TimedOut,
-        None => UpstreamError::Broken(error),
+        }
     }
 }
 

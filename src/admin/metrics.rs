@@ -5,6 +5,7 @@ mod certificates;
 mod logins;
 mod process;
 mod traffic;
+mod upstreams;
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ impl Collector for Scrape {
         let out = &mut MetricsEncoder(encoder);
         process::write(out, app)?;
         traffic::write(out, app)?;
+        upstreams::write(out, app)?;
         logins::write(out, app)?;
         certificates::write(out, app)
     }

@@ -11,7 +11,8 @@ use crate::certs::served::report::{CertificateReport, DomainBudget};
 use crate::certs::state::ledger::LimitBudget;
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::observe::resource_use::ResourceUse;
-use crate::request::site::Site;
+use crate::request::site::{Backend, Site};
+use crate::upstream::health::HealthReport;
 
 pub(super) fn status(app: &Arc<App>) -> Value {
     let sites = app.gateway().sites.load();
@@ -82,9 +83,33 @@ fn domain(site: &Site) -> Value {
         "listen": host.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "upstream": host.registry.upstream().map(|upstream| url(&upstream.url)),
         "directory": host.registry.store().map(|store| store.directory.display().to_string()),
+        "upstream_health": site.registry.upstream().and_then(health),
         "browser": host.browser.as_ref().map(|browser| url(&browser.url)),
+        "browser_health": site.browser.as_ref().and_then(health),
         "users": site.users.current().users(),
     })
+}
+
+/// What requests have shown of an upstream.
+fn health(backend: &Backend) -> Option<Value> {
+    let HealthReport {
+        state,
+        since,
+        last_success,
+        consecutive_failures,
+        last_failure,
+    } = backend.upstream.health()?.report();
+    Some(json!({
+        "state": state.as_str(),
+        "since": since.map(timestamp),
+        "last_success": last_success.map(timestamp),
+        "consecutive_failures": consecutive_failures,
+        "last_failure": last_failure.map(|failure| json!({
+            "time": timestamp(failure.time),
+            "reason": failure.reason.as_str(),
+            "error": failure.error,
+        })),
+    }))
 }
 
 fn certificate(report: &CertificateReport) -> Value {

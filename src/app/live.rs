@@ -99,7 +99,7 @@ impl Target<'_> {
         let connector =
             Connector::new(self.url.clone(), trust.as_ref()).map_err(|error| unusable(&error))?;
         let timeouts = &self.host.timeouts;
-        let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
+        let upstream = Upstream::new(connector, 1, timeouts.upstream_connect, None);
         let authority = self
             .url
             .host
@@ -117,8 +117,8 @@ impl Target<'_> {
                 status: answer.status(),
                 wants_tokens: wants_tokens(answer.headers().get(header::WWW_AUTHENTICATE)),
             }),
-            Ok(Err(error)) => Err((with_sources(&error), REACH)),
-            Err(_) => Err(("it did not answer in time".to_owned(), REACH)),
+            Ok(Err(error)) => Err((with_sources(&error), error.remedy().unwrap_or(CORRECT))),
+            Err(_) => Err(("it did not answer in time".to_owned(), SEE_LOG)),
         }
     }
 
@@ -231,7 +231,7 @@ async fn lookup(name: &HostName) -> Result<Vec<SocketAddr>, String> {
 }
 
 const CORRECT: &str = "correct it and check again";
-const REACH: &str = "start what listens there, or correct the URL";
+const SEE_LOG: &str = "see its log, or correct the URL";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);

@@ -21,6 +21,7 @@ use crate::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, ConnectorError, Trust};
 use crate::upstream::credential::Credential;
+use crate::upstream::health::{UpstreamHealth, UpstreamRole};
 
 /// What a site is built for.
 #[derive(Clone, Copy)]
@@ -87,6 +88,13 @@ pub(super) fn build_site(
     })
 }
 
+/// An upstream as it is configured.
+struct TargetSettings<'a> {
+    role: UpstreamRole,
+    url: &'a UpstreamUrl,
+    credential: Credential,
+}
+
 struct SiteBuilder<'a> {
     host: &'a SharedVirtualHost,
     before: Option<&'a Arc<Site>>,
@@ -143,15 +151,13 @@ impl SiteBuilder<'_> {
     }
 
     fn upstream(&mut self, upstream: &UpstreamSettings, trust: Option<&Trust>) -> Option<Registry> {
-        let same_roots = self.before.filter(|site| {
-            site.host
-                .registry
-                .upstream()
-                .is_some_and(|before| before.roots == upstream.roots)
-        });
-        let old = same_roots.and_then(|site| site.registry.upstream());
-        let credential = Credential::new(&upstream.authorization);
-        self.target(&upstream.url, old, trust, credential)
+        let settings = TargetSettings {
+            role: UpstreamRole::Registry,
+            url: &upstream.url,
+            credential: Credential::new(&upstream.authorization),
+        };
+        let old = self.before.and_then(|site| site.registry.upstream());
+        self.target(settings, old, trust)
             .map_err(|error| self.report(&["upstream", "url"], error.to_string()))
             .ok()
             .map(Registry::Upstream)
@@ -178,8 +184,13 @@ impl SiteBuilder<'_> {
         let Some(browser) = &self.host.browser else {
             return Some(None);
         };
+        let settings = TargetSettings {
+            role: UpstreamRole::Browser,
+            url: &browser.url,
+            credential: Credential::None,
+        };
         let old = self.before.and_then(|site| site.browser.as_ref());
-        self.target(&browser.url, old, trust, Credential::None)
+        self.target(settings, old, trust)
             .map_err(|error| self.report(&["browser", "url"], error.to_string()))
             .ok()
             .map(Some)
@@ -187,24 +198,33 @@ impl SiteBuilder<'_> {
 
     fn target(
         &self,
-        url: &UpstreamUrl,
+        settings: TargetSettings<'_>,
         before: Option<&Backend>,
         trust: Option<&Trust>,
-        credential: Credential,
     ) -> Result<Backend, ConnectorError> {
+        let TargetSettings {
+            role,
+            url,
+            credential,
+        } = settings;
         let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
         let authority = url.host.authority(url.port, default_port);
         let authority = HeaderValue::try_from(authority).expect("a host name is visible ASCII");
-        // Pooled connections are kept, unless the roots or timeouts changed.
+        let same = before.filter(|old| old.upstream.target() == url);
+        // Pooled connections are kept, unless the timeout changed or roots, which may have.
         let connect = self.host.timeouts.upstream_connect;
-        let kept = before.filter(|old| {
-            old.upstream.target() == url
-                && url.scheme == Scheme::Http
-                && old.upstream.connect_timeout() == connect
-        });
+        let kept = same
+            .filter(|old| url.scheme == Scheme::Http && old.upstream.connect_timeout() == connect);
         let upstream = match kept {
             Some(old) => old.upstream.clone(),
-            None => Upstream::new(Connector::new(url.clone(), trust)?, self.workers, connect),
+            None => {
+                let known = same.and_then(|old| old.upstream.health().cloned());
+                let health = known.unwrap_or_else(|| {
+                    Arc::new(UpstreamHealth::new(role, self.host.domain.as_str(), url))
+                });
+                let connector = Connector::new(url.clone(), trust)?;
+                Upstream::new(connector, self.workers, connect, Some(health))
+            }
         };
         // Requests are under way that it marks.
         let via = match before {

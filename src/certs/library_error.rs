@@ -211,6 +211,9 @@ fn alert_cure(alert: AlertDescription) -> &'static str {
         AlertDescription::ProtocolVersion => ": it has neither TLS 1.2 nor 1.3",
         AlertDescription::CertificateRequired => ": it demands a certificate of its clients",
         AlertDescription::HandshakeFailure => ": it has no TLS parameters in common with moorgate",
+        AlertDescription::NoApplicationProtocol => {
+            ": it does not offer HTTP/1.1, which moorgate speaks to servers"
+        }
         _ => "",
     }
 }
@@ -309,6 +312,7 @@ mod tests {
             rustls::Error::AlertReceived(AlertDescription::UnrecognisedName),
             rustls::Error::AlertReceived(AlertDescription::HandshakeFailure),
             rustls::Error::AlertReceived(AlertDescription::InternalError),
+            rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol),
             rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
             rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
             rustls::Error::PeerMisbehaved(PeerMisbehaved::BadCertChainExtensions),
@@ -318,7 +322,7 @@ mod tests {
         ];
         let certificates = certificates.map(rustls::Error::InvalidCertificate);
         let mut all: Vec<_> = certificates.iter().chain(&others).map(tls).collect();
-        all.push(tls_of_client(&others[3]));
+        all.push(tls_of_client(&others[4]));
         insta::assert_snapshot!(all.join("\n"), @r"
         the server's certificate is damaged
         the server's certificate has expired, or the clock of this machine is ahead
@@ -338,6 +342,7 @@ mod tests {
         the server refused the TLS handshake with the alert unrecognized_name: it serves no such name
         the server refused the TLS handshake with the alert handshake_failure: it has no TLS parameters in common with moorgate
         the server refused the TLS handshake with the alert internal_error
+        the server refused the TLS handshake with the alert no_application_protocol: it does not offer HTTP/1.1, which moorgate speaks to servers
         the server does not answer in TLS: is this the port of another protocol, as plain HTTP?
         the server has no TLS parameters in common with moorgate, which uses TLS 1.2 and 1.3: no cipher suites in common
         the server does not keep to the TLS protocol: bad cert chain extensions

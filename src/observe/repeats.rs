@@ -17,6 +17,9 @@ use tracing_subscriber::layer::Context;
 
 use crate::state_file::TEMPORARY_PREFIX;
 
+/// The target of events whose origin logs a lasting trouble at this pace itself.
+pub(crate) const PACED: &str = concat!(env!("CARGO_CRATE_NAME"), "::paced");
+
 /// The warnings and errors of the last minute, and those that go on.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats(Mutex<HashMap<TroubleKey, Trouble>>);
@@ -164,7 +167,8 @@ impl<S: Subscriber> Layer<S> for RepeatFilter {
     fn event_enabled(&self, event: &Event<'_>, _context: Context<'_, S>) -> bool {
         let about = event.metadata();
         let level = *about.level();
-        if level > Level::WARN || about.module_path() == Some(module_path!()) {
+        let is_paced = about.target() == PACED || about.module_path() == Some(module_path!());
+        if level > Level::WARN || is_paced {
             return true;
         }
         let mut texts = EventTexts::default();

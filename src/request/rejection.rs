@@ -18,7 +18,7 @@ use crate::config::access::RuleLocation;
 use crate::registry::call::CallError;
 use crate::registry::error_code::ErrorCode;
 use crate::store::StoreError;
-use crate::upstream::UpstreamError;
+use crate::upstream::error::UpstreamError;
 use crate::upstream::request_body::UploadFailure;
 pub(crate) use refusal::{Refusal, RefusalReason};
 pub(crate) use token::OauthError;
@@ -66,6 +66,8 @@ impl From<ErrorStatus> for StatusCode {
 pub(crate) enum ErrorSource {
     Client,
     Upstream,
+    /// The same where the upstream's health is logged.
+    WatchedUpstream,
     Store,
 }
 
@@ -335,13 +337,29 @@ impl Rejection {
         .caused_by(error)
     }
 
+    /// The pages of a list together took longer than one response may.
+    pub(crate) fn pages_timed_out() -> Self {
+        Self::unwatched_upstream(UpstreamError::TimedOut, 0)
+    }
+
     /// The upstream gave no response. `limit`: the maximum size of the request body, for the
     /// message.
     pub(crate) fn upstream(error: UpstreamError, limit: u64) -> Self {
+        let is_watched = error.reason().is_some();
+        let mut rejection = Self::unwatched_upstream(error, limit);
+        if is_watched {
+            rejection.error_source = ErrorSource::WatchedUpstream;
+        }
+        rejection
+    }
+
+    fn unwatched_upstream(error: UpstreamError, limit: u64) -> Self {
         let unavailable =
             |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
         let rejection = match &error {
-            UpstreamError::Unreachable(_) | UpstreamError::ConnectTimedOut => unavailable(
+            UpstreamError::Unreachable(_)
+            | UpstreamError::NoDescriptor(_)
+            | UpstreamError::ConnectTimedOut => unavailable(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the upstream registry cannot be reached: try again",
             )
@@ -359,9 +377,16 @@ impl Rejection {
                 StatusCode::GATEWAY_TIMEOUT,
                 "the upstream registry did not answer in time: try again",
             ),
-            UpstreamError::Broken(_) | UpstreamError::ProtocolSwitched => unavailable(
+            UpstreamError::Closed { .. } => unavailable(
                 StatusCode::BAD_GATEWAY,
                 "the upstream registry closed the connection: try again",
+            ),
+            UpstreamError::OtherProtocol(_)
+            | UpstreamError::HeadTooLarge
+            | UpstreamError::Malformed(_)
+            | UpstreamError::ProtocolSwitched => unavailable(
+                StatusCode::BAD_GATEWAY,
+                "the upstream registry sent no valid response: its administrator finds the cause in the log",
             ),
             UpstreamError::ClientStalled => Self::new(
                 StatusCode::REQUEST_TIMEOUT,
@@ -457,6 +482,9 @@ impl Rejection {
         match self.error_source {
             ErrorSource::Upstream => {
                 tracing::warn!(domain, status, error, "upstream request failed")
+            }
+            ErrorSource::WatchedUpstream => {
+                tracing::debug!(domain, status, error, "upstream request failed")
             }
             ErrorSource::Store => tracing::error!(domain, status, error, "store request failed"),
             ErrorSource::Client => {

@@ -1,6 +1,7 @@
 //! Connects to an upstream: name, TCP, TLS. The only file of the upstream client that names rustls.
 //! Ignores HTTP_PROXY and its relatives: an upstream is where the configuration says.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -18,8 +19,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::destination::{AddressScope, RedirectPolicy};
+use super::error::ConnectError;
 use super::transfer::TransferProgress;
-use crate::certs::library_error::described;
 use crate::certs::roots::{self, RootsError};
 use crate::config::vhost::{Scheme, UpstreamUrl};
 use crate::crypto::NoRandomness;
@@ -102,14 +103,16 @@ impl Connector {
     }
 
     /// Connects, trying every address of the name in order. The caller sets the timeout.
-    pub(crate) async fn connect(&self, progress: Arc<TransferProgress>) -> io::Result<UpstreamIo> {
+    pub(super) async fn connect(
+        &self,
+        progress: Arc<TransferProgress>,
+    ) -> Result<UpstreamIo, ConnectError> {
         let tcp = self.connect_tcp().await?;
-        tcp.set_nodelay(true)?;
+        tcp.set_nodelay(true).map_err(ConnectError::of_tcp)?;
         let stream = match &self.tls {
             None => UpstreamStream::Plain(tcp),
             Some((tls, name)) => {
-                let stream = tls.connect(name.clone(), tcp).await;
-                UpstreamStream::Tls(Box::new(stream.map_err(described)?))
+                UpstreamStream::Tls(Box::new(shake_hands(tls, name.clone(), tcp).await?))
             }
         };
         Ok(UpstreamIo {
@@ -119,13 +122,15 @@ impl Connector {
         })
     }
 
-    async fn connect_tcp(&self) -> io::Result<TcpStream> {
+    async fn connect_tcp(&self) -> Result<TcpStream, ConnectError> {
         let addresses = match self.target.host.ip() {
             Some(address) => vec![SocketAddr::new(address, self.target.port)],
             None => self.resolve().await?,
         };
-        let stream = TcpStream::connect(self.permitted(addresses)?.as_slice()).await?;
-        let scope = AddressScope::of(stream.peer_addr()?.ip());
+        let stream = TcpStream::connect(self.permitted(addresses)?.as_slice()).await;
+        let stream = stream.map_err(ConnectError::of_tcp)?;
+        let peer = stream.peer_addr().map_err(ConnectError::of_tcp)?;
+        let scope = AddressScope::of(peer.ip());
         let is_public = scope == AddressScope::Public;
         self.is_public.store(is_public, Ordering::Relaxed);
         Ok(stream)
@@ -133,7 +138,7 @@ impl Connector {
 
     /// Those of the addresses to which the policy lets connect. The connection is made to them and
     /// not to the name, which may resolve differently a moment later.
-    fn permitted(&self, mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    fn permitted(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
         let Some(policy) = &self.policy else {
             return Ok(addresses);
         };
@@ -146,25 +151,60 @@ impl Connector {
             }
         });
         match refused {
-            Some(error) if addresses.is_empty() => Err(io::Error::other(error)),
+            Some(error) if addresses.is_empty() => Err(ConnectError::RefusedDestination(error)),
             _ => Ok(addresses),
         }
     }
 
     /// The addresses of the host. The resolver of the system blocks a thread until it answers, also
     /// when the caller's timeout has passed: so many threads are the most that one upstream takes.
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         let permit = self.lookups.clone().acquire_owned().await;
-        let permit = permit.map_err(io::Error::other)?;
+        let permit = permit.expect("the semaphore is never closed");
         let host = self.target.host.as_str().to_owned();
         let port = self.target.port;
-        run_blocking(move || {
+        let looked_up = run_blocking(move || {
             let _permit = permit;
             (host.as_str(), port)
                 .to_socket_addrs()
-                .map(Iterator::collect)
-        })
-        .await
+                .map(Iterator::collect::<Vec<_>>)
+        });
+        match looked_up.await {
+            Ok(addresses) if addresses.is_empty() => Err(ConnectError::NoAddress),
+            Ok(addresses) => Ok(addresses),
+            Err(error) => Err(ConnectError::of_lookup(&error)),
+        }
+    }
+}
+
+/// The TLS handshake. Of one that fails, the server's first bytes show whether it speaks HTTP: they
+/// are peeked at before the handshake reads them.
+async fn shake_hands(
+    tls: &TlsConnector,
+    name: ServerName<'static>,
+    tcp: TcpStream,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let mut handshake = tls.connect(name, tcp);
+    let mut is_http = None;
+    let stream = poll_fn(|cx| {
+        if is_http.is_none() {
+            is_http = handshake
+                .get_ref()
+                .and_then(|tcp| begins_like_http(tcp, cx));
+        }
+        Pin::new(&mut handshake).poll(cx)
+    });
+    let stream = stream.await;
+    stream.map_err(|error| ConnectError::of_handshake(error, is_http == Some(true)))
+}
+
+/// `None` if no byte has come.
+fn begins_like_http(tcp: &TcpStream, cx: &mut Context<'_>) -> Option<bool> {
+    let mut bytes = [0; 5];
+    let mut buffer = ReadBuf::new(&mut bytes);
+    match tcp.poll_peek(cx, &mut buffer) {
+        Poll::Ready(Ok(1..)) => Some(buffer.filled() == b"HTTP/"),
+        _ => None,
     }
 }
 
@@ -236,9 +276,8 @@ impl AsyncRead for UpstreamIo {
             UpstreamStream::Plain(io) => Pin::new(io).poll_read(cx, buf),
             UpstreamStream::Tls(io) => Pin::new(io).poll_read(cx, buf),
         };
-        if buf.filled().len() > before {
-            self.progress.received();
-        }
+        let new = buf.filled().get(before..).unwrap_or_default();
+        self.progress.received(new);
         result
     }
 }

@@ -1,12 +1,12 @@
 //! The progress of one connection to an upstream: what it waits for, since when, and for how long
 //! at most. Decides every timeout of a transfer, from its progress, never from its total time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::first_bytes::FirstBytes;
 use crate::clock::Deadline;
 use crate::config::vhost::Timeouts;
 
@@ -15,9 +15,9 @@ use crate::config::vhost::Timeouts;
 #[derive(Debug)]
 pub(crate) struct TransferProgress {
     state: Mutex<TransferState>,
-    /// Whether a byte came since the request began. Outside the mutex: every read sets it, and no
-    /// deadline depends on it.
-    received: AtomicBool,
+    /// What came since the request began. Outside the mutex: every read adds to it, and no deadline
+    /// depends on it.
+    first_bytes: FirstBytes,
 }
 
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl TransferProgress {
         };
         Self {
             state: Mutex::new(state),
-            received: AtomicBool::new(false),
+            first_bytes: FirstBytes::default(),
         }
     }
 
@@ -124,7 +124,7 @@ impl TransferProgress {
 
     /// A request begins.
     pub(crate) fn begin(&self, limits: TransferLimits, has_body: bool) {
-        self.received.store(false, Ordering::Relaxed);
+        self.first_bytes.clear();
         let phase = if has_body {
             TransferPhase::FirstBodyByte
         } else {
@@ -181,13 +181,13 @@ impl TransferProgress {
     }
 
     /// Bytes were read from the socket.
-    pub(crate) fn received(&self) {
-        self.received.store(true, Ordering::Relaxed);
+    pub(super) fn received(&self, bytes: &[u8]) {
+        self.first_bytes.add(bytes);
     }
 
-    /// Whether a byte came in response to this request.
-    pub(crate) fn has_received(&self) -> bool {
-        self.received.load(Ordering::Relaxed)
+    /// What came in response to this request.
+    pub(super) fn first_bytes(&self) -> &FirstBytes {
+        &self.first_bytes
     }
 
     /// The response head is here.

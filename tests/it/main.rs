@@ -50,6 +50,7 @@ mod event_log;
 mod json_ends;
 mod log_readers;
 mod metrics;
+mod upstream_health;
 
 // What is taken over from another server.
 mod acme;

@@ -262,7 +262,7 @@ async fn certificate_attempts_and_remaining_limits_are_shown() {
 async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     let ci = Domain::new("ci.test", "http://127.0.0.1:9").user("bob", "hush");
     let gateway = Setup::new().domain(ci).start().await;
-    let mut client = gateway.client().await;
+    let mut client = RawPeer::new(gateway.tls_from("127.95.0.1").await.unwrap());
     client
         .send(request("GET", "/v2/private/name/manifests/v1?hidden=1", ""))
         .await;
@@ -275,7 +275,7 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
         "alice",
         "private",
         "hidden",
-        "127.0.0.1",
+        "127.95.0.1",
     ] {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
@@ -304,6 +304,8 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     moorgate_received_bytes Request body bytes of finished requests
     moorgate_sent_bytes Response body bytes of finished requests
     moorgate_interrupted Interrupted requests, by the side that interrupted them
+    moorgate_upstream_up 1 if the last requests to the upstream succeeded, 0 if it fails; none before the first one
+    moorgate_upstream_failures Requests to which the upstream gave no usable response, by reason
     moorgate_password_hashes Hashed passwords
     moorgate_passwords_waiting Passwords waiting for a hash
     moorgate_passwords_remembered Cached logins, which need no hash

@@ -38,4 +38,5 @@ mod signals;
 mod skopeo;
 mod store;
 mod token;
+mod upstream_errors;
 mod users;

@@ -19,7 +19,6 @@ use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
 use crate::store::{Page, PageRequest, Store, StoreError};
-use crate::upstream::UpstreamError;
 use crate::upstream::response_body::UpstreamBody;
 
 /// 1,000 names of 255 bytes, doubled.
@@ -214,7 +213,7 @@ pub(super) async fn from_upstream(
         let Ok(listed) = exchange else {
             return match found.partial_page() {
                 Some(page) => Ok(paging::catalog(&page, pagination)),
-                None => Err(Rejection::upstream(UpstreamError::TimedOut, 0)),
+                None => Err(Rejection::pages_timed_out()),
             };
         };
         let (names, next) = match listed? {

@@ -267,7 +267,7 @@ impl RedirectedStorage<'_> {
         let route = self.to.route;
         let timeouts = &route.site().host.timeouts;
         // Signed URLs lead to many hosts, each rarely: every download opens a connection.
-        let upstream = Upstream::new(connector, 1, timeouts.upstream_connect);
+        let upstream = Upstream::new(connector, 1, timeouts.upstream_connect, None);
         let mut headers = self.meta.headers.clone().unwrap_or_default();
         let default_port = url.scheme.default_port();
         let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
@@ -277,7 +277,7 @@ impl RedirectedStorage<'_> {
         upstream
             .send(request, None, route.transfer_limits())
             .await
-            .map_err(|error| Rejection::upstream(error, 0))
+            .map_err(Rejection::storage)
     }
 
     /// Where the storage may be.

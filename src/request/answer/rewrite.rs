@@ -22,7 +22,7 @@ pub(super) fn rewrite(
 ) -> Result<Response<ResponseBody>, Rejection> {
     let (mut parts, body) = answer.into_parts();
     if to.route.call().is_some() {
-        upstream_login::check(to.route, parts.status, &parts.headers)?;
+        upstream_login::check(to, parts.status, &parts.headers)?;
         headers::from_registry(&mut parts.headers);
         if parts.status == StatusCode::UNAUTHORIZED {
             parts

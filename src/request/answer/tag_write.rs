@@ -148,7 +148,7 @@ async fn head_manifest(
         .headers_mut()
         .insert(header::ACCEPT, HeaderValue::from_static(ANY_MANIFEST));
     let response = redirects::send(cx, to, request).await?;
-    upstream_login::check(to.route, response.status(), response.headers())?;
+    upstream_login::check(to, response.status(), response.headers())?;
     match response.status() {
         StatusCode::OK => Ok(Some(ExistingManifest {
             digest: content_digest(response.headers()),

@@ -5,11 +5,13 @@ use http::{HeaderMap, StatusCode, header};
 use crate::config::vhost::UpstreamAuthorization;
 use crate::registry::challenge;
 use crate::request::rejection::{Rejection, UpstreamLoginError};
-use crate::request::route::Route;
+use crate::request::route::UpstreamRoute;
+use crate::upstream::health::FailureReason;
 
-/// Checks that an answer is not the refusal of a login that its client can do nothing about.
+/// Checks that an answer is not the refusal of a login that its client can do nothing about. Whether
+/// it is decides what a 401 says of the upstream's health.
 pub(super) fn check(
-    route: &Route,
+    UpstreamRoute { route, backend }: UpstreamRoute<'_>,
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Result<(), Rejection> {
@@ -36,7 +38,15 @@ pub(super) fn check(
         UpstreamAuthorization::Pass if wants_tokens && route.principal().user.is_some() => {
             UpstreamLoginError::WantsTokensNotClients
         }
-        UpstreamAuthorization::Pass => return Ok(()),
+        UpstreamAuthorization::Pass => {
+            if let Some(health) = backend.upstream.health() {
+                health.succeeded();
+            }
+            return Ok(());
+        }
     };
+    if let Some(health) = backend.upstream.health() {
+        health.failed(FailureReason::Credentials, refused.to_string());
+    }
     Err(Rejection::upstream_unauthorized(refused))
 }

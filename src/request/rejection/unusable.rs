@@ -3,8 +3,9 @@
 
 use http::StatusCode;
 
-use super::Rejection;
+use super::{ErrorSource, Rejection};
 use crate::registry::error_code::ErrorCode;
+use crate::upstream::error::UpstreamError;
 
 /// The upstream refused a login, and no other login of the client would help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +58,38 @@ enum UnusableResponse {
 impl Rejection {
     /// The upstream refused a login that is not the client's, or that no client can have.
     pub(crate) fn upstream_unauthorized(error: UpstreamLoginError) -> Self {
-        Self::bad_gateway(error)
+        let mut rejection = Self::bad_gateway(error);
+        rejection.error_source = ErrorSource::WatchedUpstream;
+        rejection
+    }
+
+    /// The storage to which the upstream redirects gave no response. Its health is not kept: the
+    /// registry may name another one with each redirect.
+    pub(crate) fn storage(error: UpstreamError) -> Self {
+        let message = match &error {
+            UpstreamError::Unreachable(_) | UpstreamError::ConnectTimedOut => {
+                "the storage of the upstream registry cannot be reached: try again"
+            }
+            UpstreamError::TimedOut => {
+                "the storage of the upstream registry did not answer in time: try again"
+            }
+            UpstreamError::Closed { .. } => {
+                "the storage of the upstream registry closed the connection: try again"
+            }
+            UpstreamError::RefusedDestination(_)
+            | UpstreamError::NoDescriptor(_)
+            | UpstreamError::OtherProtocol(_)
+            | UpstreamError::HeadTooLarge
+            | UpstreamError::Malformed(_)
+            | UpstreamError::InvalidLength(_)
+            | UpstreamError::ProtocolSwitched
+            | UpstreamError::ClientStalled
+            | UpstreamError::ClientCut
+            | UpstreamError::TooLarge => return Self::unwatched_upstream(error, 0),
+        };
+        let mut rejection = Self::unwatched_upstream(error, 0);
+        rejection.message = message.into();
+        rejection
     }
 
     /// The upstream sent a `Location` that must not reach a client.

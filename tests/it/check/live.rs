@@ -77,11 +77,11 @@ async fn a_registry_is_asked_as_clients_will_ask_it() {
         all.push(said_of(&url, upstream).await);
     }
     insta::assert_snapshot!(all.join("\n\n"), @r#"
-    URL: the upstream cannot be reached: Connection refused (os error 111)
-    help: start what listens there, or correct the URL
+    URL: the upstream cannot be reached: the connection was refused
+    help: start the server there, or correct host and port in its `url`
 
-    URL: the upstream cannot be reached: the server does not answer in TLS: is this the port of another protocol, as plain HTTP?
-    help: start what listens there, or correct the URL
+    URL: the upstream cannot be reached: the server answers in plain HTTP
+    help: write http:// in its `url`, or give it TLS
 
     URL: this registry demands a login (401 Unauthorized)
     help: set `username` and `password` in [upstream], or authorization = "pass"
