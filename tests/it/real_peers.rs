@@ -15,12 +15,14 @@ mod pebble_accounts;
 mod pebble_ca;
 pub mod ports;
 mod process;
+mod program_image;
 mod transfer;
 
 mod access;
 mod big_blob;
 mod charliecloud;
 mod commands;
+mod container_image;
 mod debian_package;
 mod docker_engine;
 mod early_answers;

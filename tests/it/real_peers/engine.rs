@@ -1,38 +1,58 @@
-//! A Docker engine with everything of its own: data, sockets, and the clients' machine around it.
+//! A Docker engine with everything of its own: data, sockets, and the clients' machine around it;
+//! where containers run, its own network too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use super::image::tar;
 use super::machine::Machine;
-use super::process::{Output, Process, run, tool};
+use super::process::{Output, Process, first_child, run, tool};
 
 /// A running engine and its client.
 pub struct Engine<'a> {
     machine: &'a Machine,
     directory: PathBuf,
-    _process: Process,
+    process: Process,
+    runs_containers: bool,
 }
 
 impl<'a> Engine<'a> {
-    /// Starts it in a directory that is made for it.
+    /// Starts one that runs no containers, in a directory that is made for it.
     pub fn start(machine: &'a Machine, directory: &Path) -> Self {
-        fs::create_dir(directory).unwrap();
         let mut command = machine.command(&tool("dockerd", "docker.io"));
+        // No network and no firewall needed.
+        command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
+        Self::of(command, machine, directory, false)
+    }
+
+    /// Starts one that runs containers, which end with it. It and they have a network of their own,
+    /// in which all ports are free.
+    pub fn with_containers(machine: &'a Machine, directory: &Path) -> Self {
+        let mut command = machine.command(&tool("unshare", "util-linux"));
+        command
+            .args(["--net", "--pid", "--mount-proc", "--fork"])
+            .args(["--kill-child=KILL", "sh", "-c"])
+            .arg("ip link set lo up && exec \"$0\" \"$@\"")
+            .arg(tool("dockerd", "docker.io"));
+        Self::of(command, machine, directory, true)
+    }
+
+    fn of(
+        mut command: Command,
+        machine: &'a Machine,
+        directory: &Path,
+        runs_containers: bool,
+    ) -> Self {
+        fs::create_dir(directory).unwrap();
         command.arg("--data-root").arg(directory.join("data"));
         command.arg("--exec-root").arg(directory.join("exec"));
         command.arg("--pidfile").arg(directory.join("pid"));
-        command
-            .arg("--host")
-            .arg(format!("unix://{}", directory.join("socket").display()));
-        // No containers run in these tests: no network, no firewall, no file system driver needed.
-        command.args([
-            "--bridge=none",
-            "--iptables=false",
-            "--ip-forward=false",
-            "--storage-driver=vfs",
-        ]);
+        command.arg("--host").arg(host(directory));
+        // The driver that every file system can do.
+        command.arg("--storage-driver=vfs");
         let mut process = Process::start("dockerd", command, directory);
         process.becomes("ready", || {
             run(client(machine, directory).arg("version"), "")
@@ -42,8 +62,24 @@ impl<'a> Engine<'a> {
         Self {
             machine,
             directory: directory.to_owned(),
-            _process: process,
+            process,
+            runs_containers,
         }
+    }
+
+    /// Where it listens, as `DOCKER_HOST` says it.
+    pub fn host(&self) -> String {
+        host(&self.directory)
+    }
+
+    /// A program in the network of an engine with containers.
+    pub fn beside(&self, program: &Path) -> Command {
+        let first = first_child(self.process.id()).expect("the engine");
+        let mut command = self.machine.command(&tool("nsenter", "util-linux"));
+        command
+            .args(["--target", &first.to_string(), "--net"])
+            .arg(program);
+        command
     }
 
     fn client(&self) -> Command {
@@ -51,7 +87,15 @@ impl<'a> Engine<'a> {
     }
 
     pub fn docker(&self, arguments: &[&str]) -> Output {
-        run(self.client().args(arguments), "")
+        self.docker_with_input(arguments, "")
+    }
+
+    pub fn docker_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        // The builder of the Dockerfiles that are shipped.
+        run(
+            self.client().env("DOCKER_BUILDKIT", "1").args(arguments),
+            input,
+        )
     }
 
     pub fn login(&self, authority: &str, user: &str, password: &str) -> Output {
@@ -113,10 +157,25 @@ impl<'a> Engine<'a> {
     }
 }
 
+impl Drop for Engine<'_> {
+    fn drop(&mut self) {
+        if self.runs_containers {
+            let all = self.docker(&["ps", "--all", "--quiet"]).stdout;
+            let mut remove = vec!["rm", "--force", "--volumes"];
+            remove.extend(all.split_whitespace());
+            self.docker(&remove);
+            // The holder of a namespace takes no other signal; everything in it ends with it.
+            self.process.signal(Signal::KILL);
+        }
+    }
+}
+
+fn host(directory: &Path) -> String {
+    format!("unix://{}", directory.join("socket").display())
+}
+
 fn client(machine: &Machine, directory: &Path) -> Command {
     let mut command = machine.command(&tool("docker", "docker.io"));
-    command
-        .arg("--host")
-        .arg(format!("unix://{}", directory.join("socket").display()));
+    command.arg("--host").arg(host(directory));
     command
 }

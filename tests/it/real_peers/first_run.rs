@@ -64,10 +64,9 @@ impl FirstRun {
             "infinity",
         ]);
         let mut namespace = Process::start("namespace", holder, directory.path());
-        let children = children_of(namespace.id());
-        namespace.becomes("there", || {
-            !fs::read_to_string(&children).unwrap_or_default().is_empty()
-        });
+        // Once it has a child, all of it is there.
+        let id = namespace.id();
+        namespace.becomes("there", || process::first_child(id).is_some());
         Self {
             namespace,
             user,
@@ -113,10 +112,12 @@ impl FirstRun {
     }
 
     fn inside_as(&self, user: u32) -> Command {
-        let first = fs::read_to_string(children_of(self.namespace.id())).unwrap();
+        let first = process::first_child(self.namespace.id())
+            .unwrap()
+            .to_string();
         let mut command = process::command(&tool("nsenter", "util-linux"), &self.root());
         command
-            .args(["--target", first.trim(), "--pid", "--mount", "--wd=."])
+            .args(["--target", &first, "--pid", "--mount", "--wd=."])
             .arg("--");
         let id = user.to_string();
         command.arg(tool("setpriv", "util-linux"));
@@ -214,10 +215,6 @@ fn ports_with_the_digits_of_others_are_put_in_place_whole() {
         &[28_080, 25_001, 25_002, 29_180, 28_443],
     );
     assert_eq!(replaced, "28080 :25002\n25001 29180 28443.");
-}
-
-fn children_of(id: u32) -> PathBuf {
-    PathBuf::from(format!("/proc/{id}/task/{id}/children"))
 }
 
 #[test]

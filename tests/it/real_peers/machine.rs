@@ -2,6 +2,7 @@
 //! and moorgate's CA is among the system's. The real `/etc` stays as it is.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,8 +37,21 @@ impl Machine {
             "etc/containers/policy.json",
             r#"{"default":[{"type":"insecureAcceptAnything"}]}"#,
         );
+        machine.has_alternatives();
         fs::create_dir(machine.home()).unwrap();
         machine
+    }
+
+    /// Programs like awk and iptables are links to links in `/etc`.
+    fn has_alternatives(&self) {
+        let own = self.directory.join("etc/alternatives");
+        fs::create_dir(&own).unwrap();
+        for link in fs::read_dir("/etc/alternatives").unwrap() {
+            let link = link.unwrap();
+            if let Ok(target) = fs::read_link(link.path()) {
+                symlink(target, own.join(link.file_name())).unwrap();
+            }
+        }
     }
 
     fn write(&self, path: &str, content: &str) {

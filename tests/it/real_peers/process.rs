@@ -220,6 +220,13 @@ impl Drop for Process {
     }
 }
 
+/// The first process that a process has started, if there is one.
+pub fn first_child(id: u32) -> Option<u32> {
+    let children = format!("/proc/{id}/task/{id}/children");
+    let children = std::fs::read_to_string(children).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
 /// Asks again until the answer is yes: nothing else tells when a process has come so far.
 #[track_caller]
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
