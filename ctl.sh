@@ -23,16 +23,25 @@ usage: ./ctl.sh COMMAND
              arguments go to `cargo nextest run`
   bench      measure moorgate's CPU time beside other proxies (--help: how);
              bench --stores: its own registry beside docker-registry
+
+./ctl.sh --compose COMMAND: start, stop, restart, logs, ps or debug for moorgate in a
+container, with two registries and a browser in others (deploy/compose.yaml);
+--compose-store: without them. They need Docker with Compose, and no Rust.
+MOORGATE_IMAGE is the image to run, instead of building one.
 EOF
 }
 
 root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
 readonly root
 readonly state=$root/state
-readonly credentials=$state/credentials run=$state/run log=$state/log
+readonly run=$state/run log=$state/log
 given_umask=$(umask)
 readonly given_umask
 readonly tools=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/moorgate
+
+# With --compose, other ones.
+credentials=$state/credentials passwords=$state/credentials/passwords ca=$state/ca.pem
+domains=$root/conf.d https_port=:8443
 
 # The sample registries, by the names of their htpasswd files.
 readonly registries=(registry-ci registry-cache)
@@ -60,6 +69,11 @@ main() {
     start | stop | restart | ps | debug)
         (($# == 0)) || wrong_usage "$command takes no arguments"
         "$command"
+        ;;
+    --compose | --compose-store)
+        # shellcheck source=deploy/compose-ctl.sh
+        source "$root/deploy/compose-ctl.sh"
+        compose_main "${command#--}" "$@"
         ;;
     logs | test | bench) "${command}_command" "$@" ;;
     help | -h | --help) usage ;;
@@ -180,11 +194,17 @@ test_command() {
         "docker:$(docker_client_package)" htpasswd:apache2-utils nghttp:nghttp2-client h2load:nghttp2-client \
         openssl:openssl ss:iproute2 update-ca-certificates:ca-certificates \
         pebble:pebble pebble-challtestsrv:pebble ch-image:charliecloud-builders ch-run:charliecloud-runtime \
-        nginx:nginx caddy:caddy systemd-analyze:systemd debootstrap:debootstrap lintian:lintian strip:binutils
+        nginx:nginx caddy:caddy systemd-analyze:systemd debootstrap:debootstrap lintian:lintian strip:binutils \
+        ip:iproute2 iptables:iptables
     need_cargo
     need_cargo_command nextest "$nextest_version"
     need_cargo_command deb "$deb_version" --no-default-features
     need_kubernetes_validate
+    find_compose || install_packages "$(compose_package)"
+    # Debian 12 has BuildKit's client in docker.io.
+    if ! docker buildx version >/dev/null 2>&1 && apt-cache show docker-buildx >/dev/null 2>&1; then
+        install_packages docker-buildx
+    fi
     find_binary
     export MOORGATE_BIN=$binary
     if [[ -n ${CI:-} ]]; then export NEXTEST_PROFILE=${NEXTEST_PROFILE:-ci}; fi
@@ -205,6 +225,7 @@ bench_command() {
 prepare() {
     need curl:curl
     find_binary
+    htpasswd=("$binary" htpasswd)
     make_credentials
     check_configuration "${1:-}"
     read_listeners
@@ -290,19 +311,20 @@ make_credentials() {
         if [[ -e $file ]] || ! is_used "$registry"; then continue; fi
         # 120 random bits as 24 letters and digits.
         password=$(head -c 15 /dev/urandom | base32 | tr '[:upper:]' '[:lower:]')
-        touch "$credentials/passwords"
+        touch "$passwords"
         {
-            grep -v "^${domain_of[$registry]} " "$credentials/passwords" || true
+            grep -v "^${domain_of[$registry]} " "$passwords" || true
             echo "${domain_of[$registry]} ${user_of[$registry]} $password"
-        } >"$credentials/passwords.new"
-        mv "$credentials/passwords.new" "$credentials/passwords"
-        answer=$("$binary" htpasswd "$file" "${user_of[$registry]}" 2>&1 <<<"$password") ||
+        } >"$passwords.new"
+        mv "$passwords.new" "$passwords"
+        answer=$("${htpasswd[@]}" "$file" "${user_of[$registry]}" 2>&1 <<<"$password") ||
             die "moorgate htpasswd failed: $answer"
+        [[ -e $file ]] || die "the Docker engine has no $(shown "$file"): it must run on this machine"
         made+=("$(printf '  %-24s %-8s %s' "${domain_of[$registry]}" "${user_of[$registry]}" "$password")")
     done
     ((${#made[@]})) || return 0
     echo
-    echo "New passwords, shown this once and kept in $(shown "$credentials/passwords"):"
+    echo "New passwords, shown this once and kept in $(shown "$passwords"):"
     printf '%s\n' "${made[@]}"
     echo
 }
@@ -327,7 +349,7 @@ lock_state() {
 
 # A sample is there as long as a domain file names its users.
 is_used() {
-    grep -qs "^[^#]*/credentials/$1\.htpasswd\"" conf.d/*.toml /dev/null
+    grep -qs "^[^#]*/credentials/$1\.htpasswd\"" "$domains"/*.toml /dev/null
 }
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -507,6 +529,26 @@ readonly install_script='
     done
 '
 
+# Sets `compose_program`: a plugin of the client, or a program of its own.
+find_compose() {
+    if docker compose version >/dev/null 2>&1; then
+        compose_program=(docker compose)
+    elif command -v docker-compose >/dev/null; then
+        compose_program=(docker-compose)
+    else
+        return 1
+    fi
+}
+
+# By the names of Debian, Ubuntu and Docker.
+compose_package() {
+    local name
+    for name in docker-compose-v2 docker-compose docker-compose-plugin; do
+        if apt-cache show "$name" >/dev/null 2>&1; then break; fi
+    done
+    echo "$name"
+}
+
 # Debian 12 has the client in docker.io, later ones in a package of its own.
 docker_client_package() {
     if apt-cache show docker-cli >/dev/null 2>&1; then echo docker-cli; else echo docker.io; fi
@@ -516,13 +558,26 @@ docker_client_package() {
 
 save_ca() {
     if "$binary" certs ca --config "$root" >"$state/ca.pem.new" 2>/dev/null; then
-        mv "$state/ca.pem.new" "$state/ca.pem"
+        mv "$state/ca.pem.new" "$ca"
     else
-        rm -f "$state/ca.pem.new" "$state/ca.pem"
+        rm -f "$state/ca.pem.new" "$ca"
     fi
 }
 
 print_next_steps() {
+    print_logins
+    cat <<EOF
+
+Passwords   $(shown "$passwords")
+Images      $(shown "$state/store")
+CA          $(shown "$ca")
+Logs        ./ctl.sh logs -f    ($(shown "$log"))
+Status      ./ctl.sh ps, http://$(admin_address)/status
+End         ./ctl.sh stop
+EOF
+}
+
+print_logins() {
     local registry names=()
     echo
     echo "moorgate is running."
@@ -539,24 +594,15 @@ ${domain_of[$registry]}, on this machine also ${local_name_of[$registry]}:
   docker pull ${local_name_of[$registry]}/busybox
 EOF
     done
-    if ((${#names[@]})) && [[ -e $state/ca.pem ]]; then
+    if ((${#names[@]})) && [[ -e $ca ]]; then
         cat <<EOF
 
 By name, Docker needs to find it and to trust moorgate's CA, once and as root:
   echo "127.0.0.1 ${names[*]}" >>/etc/hosts
-  install -D -m 644 $state/ca.pem /etc/docker/certs.d/${names[0]}:8443/ca.crt
-  docker login ${names[0]}:8443 --username ci
+  install -D -m 644 $ca /etc/docker/certs.d/${names[0]}$https_port/ca.crt
+  docker login ${names[0]}$https_port --username ci
 EOF
     fi
-    cat <<EOF
-
-Passwords   $(shown "$credentials/passwords")
-Images      $(shown "$state/store")
-CA          $(shown "$state/ca.pem")
-Logs        ./ctl.sh logs -f    ($(shown "$log"))
-Status      ./ctl.sh ps, http://$(admin_address)/status
-End         ./ctl.sh stop
-EOF
 }
 
 # A path as the reader of this terminal would write it.

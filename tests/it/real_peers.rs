@@ -22,6 +22,7 @@ mod access;
 mod big_blob;
 mod charliecloud;
 mod commands;
+mod compose;
 mod container_image;
 mod debian_package;
 mod docker_engine;
