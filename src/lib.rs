@@ -49,13 +49,14 @@
 //! for a new one at the limit, and `connection/closing` ends connections so that the last
 //! answer arrives. `app` builds all of it and swaps it on reload, and
 //! `app/lifecycle` turns signals into reload and drain, and tells the service manager. `admin` serves health, status and metrics
-//! and takes commands on the control socket. `cli` is the command.
+//! and takes commands on the control socket. `import` translates Caddyfiles into domain files.
+//! `cli` is the command.
 //!
 //! # Layers
 //!
 //! A module uses only modules of lower layers, which a test checks. From the lowest:
 //! `clock crypto keyed_lock state_file` → `registry` → `config` → `observe` → `auth certs` →
-//! `store upstream` → `tls request` → `listen workers` → `connection` → `app` → `admin` → `cli`.
+//! `store upstream` → `tls request` → `listen workers` → `connection` → `app` → `admin` → `import` → `cli`.
 #![cfg_attr(
     test,
     expect(
@@ -98,6 +99,8 @@ mod app;
 
 mod admin;
 
+mod import;
+
 pub mod cli;
 
 /// What the integration tests, the benches and the fuzz targets use. It is not a public interface.
@@ -135,6 +138,9 @@ pub mod internal {
         pub use crate::config::snapshot::{ConnectionSettings, FailureBudgets};
         pub use crate::config::vhost::ListenAddress;
         pub use crate::config::{load, settings};
+    }
+    pub mod import {
+        pub use crate::import::caddy::{CaddyVersion, is_understood};
     }
     pub mod listen {
         pub use crate::listen::inherited::InheritedSockets;

@@ -135,6 +135,13 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Problems {
         }
         tokens::check(snapshot, &mut problems);
     }
+    problems.extend(site_problems(snapshot));
+    problems
+}
+
+/// The same, without the state directory: for a configuration that is not where it will run.
+pub(crate) fn site_problems(snapshot: &Snapshot) -> Problems {
+    let mut problems = Problems::default();
     for host in &snapshot.domains {
         build_site(host, None, Purpose::Check, &mut problems);
     }

@@ -250,7 +250,7 @@ impl Problems {
     }
 
     /// Sorts by file, then by position in the file.
-    pub(super) fn sort(&mut self) {
+    pub(crate) fn sort(&mut self) {
         self.0.sort_by_cached_key(|problem| {
             let start = match &problem.place {
                 ProblemLocation::File(_) | ProblemLocation::Key { .. } => 0,

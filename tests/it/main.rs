@@ -57,6 +57,7 @@ mod acme;
 mod acme_faults;
 mod acme_year;
 mod certs_import;
+mod import;
 mod ordinary_user;
 
 // What happens to a running process.

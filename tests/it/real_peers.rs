@@ -20,6 +20,7 @@ mod transfer;
 
 mod access;
 mod big_blob;
+mod caddy_import;
 mod charliecloud;
 mod commands;
 mod compose;
