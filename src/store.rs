@@ -6,6 +6,7 @@ pub(crate) mod collect;
 mod damage;
 mod error;
 pub(crate) mod file_body;
+mod files;
 mod hash;
 mod index;
 mod lanes;
@@ -36,12 +37,13 @@ use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Reference;
 use crate::registry::upload_id::UploadId;
+use files::OpenDirectory;
 use hash::DigestAlgorithm;
 use lanes::Lanes;
 use layout::StoreLayout;
 use locks::RepositoryLocks;
 use pull_times::PullTimes;
-use repository::StoredRepository;
+use repository::{FoundManifest, StoredRepository};
 use repository_cache::RepositoryCache;
 use reserve::SpaceReserve;
 use uploads::Uploads;
@@ -56,6 +58,8 @@ pub(crate) use uploads::{BodyTimeouts, ContentRange, UploadChunk, UploadKey};
 
 /// One store. Several processes may have the same directory open.
 pub(crate) struct Store {
+    /// As it was configured, perhaps a symbolic link.
+    directory: PathBuf,
     layout: StoreLayout,
     /// Existing repositories only.
     repositories: RepositoryCache,
@@ -80,11 +84,12 @@ pub(crate) struct StoredManifest {
 impl Store {
     /// Opens the store in a directory, which it creates if necessary. Blocks on the disk.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Arc<Self>> {
-        let layout = StoreLayout::create(directory)?;
+        let layout = StoreLayout::create(&directory)?;
         let uploads = Arc::new(Uploads::new(layout.clone()));
         let lanes = Arc::new(Lanes::start()?);
         let reserve = SpaceReserve::new(layout.root().join(RESERVE_FILE));
         Ok(Arc::new(Self {
+            directory,
             locks: RepositoryLocks::new(layout.clone(), lanes.clone()),
             layout,
             repositories: RepositoryCache::default(),
@@ -99,11 +104,11 @@ impl Store {
 
     /// Whether a directory has a store.
     pub(crate) fn is_at(directory: &Path) -> bool {
-        directory.join(layout::REPOSITORIES).is_dir()
+        files::leads_to_directory(&directory.join(layout::REPOSITORIES))
     }
 
     pub(crate) fn directory(&self) -> &Path {
-        self.layout.root()
+        &self.directory
     }
 
     /// Whether the directory is there.
@@ -122,7 +127,7 @@ impl Store {
         }
         let repository = Arc::new(StoredRepository::new(self.layout.clone(), name.clone()));
         // Not cached: clients can invent any number of names that do not exist.
-        if !self.layout.repository(name).exists() {
+        if !files::exists(&self.layout.repository(name)) {
             return repository;
         }
         self.repositories.insert(name, repository)
@@ -202,7 +207,10 @@ impl Store {
         match opened {
             // Without a mount the client pushes it, which mends a damaged one.
             Err(
-                StoreError::BlobUnknown | StoreError::DigestUnsupported | StoreError::Damaged(_),
+                StoreError::BlobUnknown
+                | StoreError::DigestUnsupported
+                | StoreError::Damaged(_)
+                | StoreError::Linked(_),
             ) => return Ok(false),
             opened => opened?,
         };
@@ -321,12 +329,16 @@ impl Store {
         let (name, reference) = (name.clone(), reference.clone());
         self.run_read(move |store| {
             let repository = store.repository(&name);
-            let (index, digest) = repository.find(&reference)?;
-            let bytes = match repository.bytes(&digest) {
+            let found = match repository.find(&reference) {
                 // A client that asks whether it must push the manifest must do so.
                 Err(StoreError::Damaged(_)) if !pulled => return Err(StoreError::ManifestUnknown),
-                bytes => bytes?,
+                found => found?,
             };
+            let FoundManifest {
+                index,
+                digest,
+                bytes,
+            } = found;
             let media_type = index
                 .manifest(&digest)
                 .map(|entry| entry.media_type.clone());
@@ -397,7 +409,7 @@ impl Store {
 
     /// The end of the last scheduled collection, by this or another process.
     pub(crate) fn collected_at(&self) -> Option<SystemTime> {
-        std::fs::metadata(self.layout.root().join(LAST_COLLECTION_FILE))
+        files::metadata(&self.layout.root().join(LAST_COLLECTION_FILE))
             .ok()?
             .modified()
             .ok()
@@ -405,11 +417,7 @@ impl Store {
 
     /// Records the end of a scheduled collection.
     pub(crate) fn record_collection(&self) -> io::Result<()> {
-        crate::state_file::atomic_write(
-            &self.layout.root().join(LAST_COLLECTION_FILE),
-            b"",
-            crate::state_file::Access::Private,
-        )
+        files::replace(&self.layout.root().join(LAST_COLLECTION_FILE), b"")
     }
 
     /// The repositories that have a directory, in no particular order.
@@ -418,8 +426,8 @@ impl Store {
         self.directory_reads
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.layout.repositories())? {
-            names.extend(layout::repository_of(&entry?.file_name().to_string_lossy()));
+        for name in OpenDirectory::open(&self.layout.repositories())?.names()? {
+            names.extend(layout::repository_of(&name?.to_string_lossy()));
         }
         Ok(names)
     }

@@ -437,21 +437,24 @@ impl Rejection {
                 (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown)
             }
             StoreError::Full(_) | StoreError::Io(_) | StoreError::StorageMissing => {
-                return Self::store_fails(error);
+                let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+                let failed = Self::store_fails(unavailable, ErrorCode::Unavailable, error);
+                return failed.with(Extra::RetryAfter(30));
+            }
+            // No later attempt succeeds by itself.
+            StoreError::Linked(_) => {
+                let internal = StatusCode::INTERNAL_SERVER_ERROR;
+                return Self::store_fails(internal, ErrorCode::Unknown, error);
             }
         };
         Self::new(status, code, error.to_string())
     }
 
-    fn store_fails(error: StoreError) -> Self {
+    fn store_fails(status: StatusCode, code: ErrorCode, error: StoreError) -> Self {
         let message = format!("{error}: its administrator has to look after it; try again later");
-        let mut rejection = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::Unavailable,
-            message,
-        );
+        let mut rejection = Self::new(status, code, message);
         rejection.error_source = ErrorSource::Store;
-        rejection.with(Extra::RetryAfter(30)).caused_by(error)
+        rejection.caused_by(error)
     }
 
     /// A chunk does not continue the upload. The response says how many bytes there are.

@@ -1,5 +1,6 @@
 //! Files that are read again when they change.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
@@ -18,13 +19,17 @@ impl Fingerprint {
     /// The fingerprint of the file that `path` leads to; `None` if its metadata cannot be read.
     pub(crate) fn from_path(path: &Path) -> Option<Self> {
         let data = std::fs::metadata(path).ok()?;
-        Some(Self {
+        Some(Self::from_metadata(&data))
+    }
+
+    pub(crate) fn from_metadata(data: &Metadata) -> Self {
+        Self {
             device: data.dev(),
             inode: data.ino(),
             size: data.size(),
             modified: (data.mtime(), data.mtime_nsec()),
             changed: (data.ctime(), data.ctime_nsec()),
-        })
+        }
     }
 
     /// The size of the file in bytes.

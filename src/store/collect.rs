@@ -2,7 +2,6 @@
 //! it, manifests that nothing points at, while the store serves. It locks one repository at a time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -11,6 +10,7 @@ use serde::Serialize;
 use super::Store;
 use super::blobs::{self, BlobFile};
 use super::error::StoreError;
+use super::files::{self, FileStatus};
 use super::index::RepositoryIndex;
 use super::layout::{RepositoryLock, if_exists, remove_if_empty};
 use super::manifest::ParsedManifest;
@@ -67,6 +67,33 @@ pub(crate) struct CollectionOptions {
     pub(crate) dry_run: bool,
 }
 
+impl CollectionSummary {
+    /// Records a part of the store that is left as it is.
+    fn add_failed(&mut self, part: String, error: &StoreError) {
+        let cause = std::error::Error::source(error);
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        self.failed.push(FailedRepository {
+            repository: part,
+            error: format!("{error}{cause}"),
+        });
+    }
+
+    /// Goes on with the other parts of the store where one of them is a symbolic link.
+    fn pass_over_link<T>(
+        &mut self,
+        part: &str,
+        done: Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        match done {
+            Err(error @ StoreError::Linked(_)) => {
+                self.add_failed(part.to_owned(), &error);
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
+    }
+}
+
 impl Store {
     /// Collects the garbage of all repositories. Waits for the disk.
     pub(crate) fn collect(
@@ -81,14 +108,13 @@ impl Store {
             UploadAge::Any => Duration::ZERO,
         };
         let uploads = if collection.dry_run {
-            self.uploads.count_expired(lifetime)?
+            self.uploads.count_expired(lifetime)
         } else {
-            self.uploads.expire_after(lifetime)?
+            self.uploads.expire_after(lifetime)
         };
-        let mut collected = CollectionSummary {
-            uploads,
-            ..CollectionSummary::default()
-        };
+        let mut collected = CollectionSummary::default();
+        let uploads = collected.pass_over_link("uploads", uploads.map_err(StoreError::from))?;
+        collected.uploads = uploads.unwrap_or_default();
         // Of a dry run only, which leaves the names where they are.
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
         for name in self.names()? {
@@ -98,21 +124,17 @@ impl Store {
                     .for_each(|digest| *names_lost.entry(digest).or_default() += 1),
                 Ok(_) => {}
                 // The others are collected all the same.
-                Err(error) => {
-                    let cause = std::error::Error::source(&error);
-                    let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-                    collected.failed.push(FailedRepository {
-                        repository: name.to_string(),
-                        error: format!("{error}{cause}"),
-                    });
-                }
+                Err(error) => collected.add_failed(name.to_string(), &error),
             }
         }
-        blobs::each(self.layout.root(), |found| {
+        let shared = blobs::each(self.layout.root(), |found| {
             let lost = names_lost.get(&found.digest).copied().unwrap_or(0);
-            collected.bytes += self.collect_shared(&found, lost, collection)?;
-            Ok::<_, StoreError>(())
-        })?;
+            let freed = self.collect_shared(&found, lost, collection);
+            let freed = collected.pass_over_link(found.digest.as_str(), freed)?;
+            collected.bytes += freed.unwrap_or_default();
+            Ok(())
+        });
+        collected.pass_over_link("blobs", shared)?;
         Ok(collected)
     }
 
@@ -131,7 +153,7 @@ impl Store {
             pulls: self.pulls(name, collection),
             path: self.layout.repository(name),
             // Only files of the store's own user can show that somebody uses them.
-            owner: std::fs::metadata(self.layout.root())?.uid(),
+            owner: FileStatus::from(&files::metadata(self.layout.root())?).owner,
             lock: &lock.directory,
             options: collection,
         };
@@ -168,21 +190,23 @@ impl Store {
         lost: u64,
         collection: CollectionOptions,
     ) -> Result<u64, StoreError> {
+        found.check_kind()?;
         if collection.dry_run {
-            return Ok(if found.data.nlink() <= lost + 1 {
-                found.data.len()
+            return Ok(if found.data.links <= lost + 1 {
+                found.data.size
             } else {
                 0
             });
         }
-        let Some(now) = if_exists(std::fs::metadata(&found.path))? else {
+        let (directory, name) = files::parent_of(&found.path)?;
+        let Some(now) = if_exists(directory.status(name))? else {
             return Ok(0);
         };
-        if !blobs::has_one_name(&now) {
+        if !now.is_file() || !blobs::has_one_name(&now) {
             return Ok(0);
         }
-        if_exists(std::fs::remove_file(&found.path))?;
-        Ok(now.len())
+        if_exists(directory.remove_file(name))?;
+        Ok(now.size)
     }
 }
 
@@ -252,6 +276,7 @@ impl RepositoryCollector<'_> {
     ) -> Result<(Vec<BlobFile>, HashSet<Digest>), StoreError> {
         loop {
             let found = blobs::list(&self.path)?;
+            found.iter().try_for_each(BlobFile::check_kind)?;
             let used = found.iter().filter(|blob| self.is_used_manifest(blob));
             let used: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
             let kept = kept(index, manifests, |digest| used.contains(digest));
@@ -307,7 +332,7 @@ impl RepositoryCollector<'_> {
             removed.push(blob.digest.clone());
             // A blob with another hard link is counted with the last of its links.
             if blobs::has_one_name(&blob.data) {
-                collected.bytes += blob.data.len();
+                collected.bytes += blob.data.size;
             }
         }
         Ok(removed)
@@ -331,11 +356,11 @@ impl RepositoryCollector<'_> {
             let at = UNIX_EPOCH.checked_add(Duration::from_secs(*seconds));
             at.is_none_or(|at| at.elapsed().unwrap_or_default() < retention)
         });
-        was_pulled || blob.data.uid() != self.owner || !blobs::is_older(&blob.data, retention)
+        was_pulled || blob.data.owner != self.owner || !blobs::is_older(&blob.data, retention)
     }
 
     fn is_unused(&self, blob: &BlobFile) -> bool {
-        blob.data.uid() == self.owner && blobs::is_older(&blob.data, self.options.grace)
+        blob.data.owner == self.owner && blobs::is_older(&blob.data, self.options.grace)
     }
 }
 

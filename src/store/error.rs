@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 
+use super::files;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
@@ -63,6 +64,9 @@ pub(crate) enum StoreError {
     Damaged(Digest),
     #[error("the index of the repository {0} is damaged")]
     IndexDamaged(RepositoryName),
+    /// Something in the store is a symbolic link.
+    #[error("the storage of the registry has a symbolic link, which is not followed")]
+    Linked(#[source] io::Error),
     /// The directory of the store has gone, or its file system is not mounted.
     #[error("the storage of the registry is not there")]
     StorageMissing,
@@ -81,6 +85,8 @@ impl From<io::Error> for StoreError {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         if matches!(error.kind(), StorageFull | QuotaExceeded) {
             Self::Full(error)
+        } else if files::link_in(&error).is_some() {
+            Self::Linked(error)
         } else {
             Self::Io(error)
         }

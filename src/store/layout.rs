@@ -3,24 +3,22 @@
 //! to every blob, so that a blob in several repositories takes its space once; `uploads/` and
 //! `pulled/` hold what an image layout cannot express.
 
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::damage::DamageReports;
 use super::error::StoreError;
+use super::files::{self, OpenDirectory};
 use super::hash::DigestAlgorithm;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::state_file::{
-    Access, FileLock, LOCK_TIMEOUT, LockMode, atomic_write, private_directory,
-};
+use crate::state_file::{FileLock, LOCK_TIMEOUT, LockMode};
 
 /// The directory of a store.
 #[derive(Clone, Debug)]
 pub(super) struct StoreLayout {
+    /// Without symbolic links.
     root: PathBuf,
     pub(super) damage: DamageReports,
 }
@@ -32,19 +30,25 @@ pub(super) const REPOSITORIES: &str = "repositories";
 pub(super) const INDEX_FILE: &str = "index.json";
 
 impl StoreLayout {
-    /// Creates the directory if it does not exist.
-    pub(super) fn create(root: PathBuf) -> io::Result<Self> {
+    /// Creates the directory if it does not exist. It may itself be a symbolic link; one in it makes
+    /// the calls fail that need what it stands for.
+    pub(super) fn create(root: &Path) -> io::Result<Self> {
+        let root = files::create_root(root)?;
         let damage = DamageReports::default();
         let layout = Self { root, damage };
-        for directory in [
-            layout.repositories(),
-            layout.root.join("uploads"),
-            layout.root.join("pulled"),
-        ] {
-            private_directory(&directory)?;
-        }
-        for algorithm in DigestAlgorithm::ALL {
-            private_directory(&layout.root.join("blobs").join(algorithm.name()))?;
+        let blobs = layout.root.join("blobs");
+        let blobs = DigestAlgorithm::ALL.map(|algorithm| blobs.join(algorithm.name()));
+        let others = [layout.repositories(), layout.uploads(), layout.pull_times()];
+        for directory in others.iter().chain(&blobs) {
+            match files::private_directory(directory) {
+                Err(error) if files::link_in(&error).is_some() => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "a part of the store cannot be used");
+                }
+                created => {
+                    created?;
+                }
+            }
         }
         Ok(layout)
     }
@@ -55,7 +59,7 @@ impl StoreLayout {
 
     /// Whether the directory is there: it may be a mount point of a file system that is not mounted.
     pub(super) fn exists(&self) -> bool {
-        self.repositories().is_dir()
+        files::leads_to_directory(&self.repositories())
     }
 
     /// The reason why something is not there: perhaps all of the store has gone.
@@ -187,26 +191,22 @@ impl StoreLayout {
     fn create_repository(&self, path: &Path, deadline: Instant) -> io::Result<()> {
         let _parent = lock_parent(path, deadline)?;
         for algorithm in DigestAlgorithm::ALL {
-            private_directory(&path.join("blobs").join(algorithm.name()))?;
+            files::private_directory(&path.join("blobs").join(algorithm.name()))?;
         }
-        sync_directory(&path.join("blobs"))?;
+        files::sync_directory(&path.join("blobs"))?;
         let layout_file = path.join(LAYOUT_FILE);
         // From then on the repository's own lock applies, and a collection removes temporary files.
-        if !layout_file.exists() {
-            atomic_write(
-                &layout_file,
-                LAYOUT_FILE_CONTENT.as_bytes(),
-                Access::Private,
-            )?;
+        if !files::exists(&layout_file) {
+            files::replace(&layout_file, LAYOUT_FILE_CONTENT.as_bytes())?;
         }
-        sync_directory(&self.repositories())
+        files::sync_directory(&self.repositories())
     }
 }
 
 fn has_all_directories(repository: &Path) -> bool {
     DigestAlgorithm::ALL
         .iter()
-        .all(|algorithm| repository.join("blobs").join(algorithm.name()).exists())
+        .all(|algorithm| files::exists(&repository.join("blobs").join(algorithm.name())))
 }
 
 fn blob_in(directory: &Path, digest: &Digest, algorithm: DigestAlgorithm) -> PathBuf {
@@ -225,10 +225,6 @@ pub(super) fn repository_of(file_name: &str) -> Option<RepositoryName> {
     RepositoryName::parse(&file_name.replace('+', "/")).ok()
 }
 
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 /// The lock of a repository, released on drop. It excludes other processes and other callers in
 /// this process; the kernel releases the locks of a process that dies.
 #[derive(Debug)]
@@ -240,18 +236,18 @@ pub(super) struct RepositoryLock {
 /// takes several steps.
 fn lock(path: &Path, mode: LockMode, deadline: Instant) -> io::Result<Option<RepositoryLock>> {
     loop {
-        let Some(directory) = if_exists(File::open(path))? else {
+        let Some(directory) = if_exists(OpenDirectory::open(path))? else {
             return Ok(None);
         };
-        let locked = directory.metadata()?;
+        let locked = directory.identity()?;
+        let directory = directory.into_file();
         let lock = FileLock::acquire_open(directory, mode, remaining(deadline))?;
         // It may have been removed and created again during the wait.
-        let Some(current) = if_exists(std::fs::metadata(path))? else {
+        let Some(current) = files::identity(path)? else {
             return Ok(None);
         };
-        let is_same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        if is_same(&locked, &current) {
-            let is_repository = if_exists(std::fs::metadata(path.join(LAYOUT_FILE)))?.is_some();
+        if locked == current {
+            let is_repository = files::exists(&path.join(LAYOUT_FILE));
             return Ok(is_repository.then_some(RepositoryLock { _directory: lock }));
         }
     }
@@ -260,8 +256,8 @@ fn lock(path: &Path, mode: LockMode, deadline: Instant) -> io::Result<Option<Rep
 /// Creating and removing a repository takes several steps, which this lock makes atomic. A caller
 /// that removes a repository already has its lock; one that creates it has no other lock.
 fn lock_parent(repository: &Path, deadline: Instant) -> io::Result<FileLock> {
-    let parent = File::open(repository.parent().unwrap_or(Path::new("/")))?;
-    FileLock::acquire_open(parent, LockMode::Exclusive, remaining(deadline))
+    let parent = OpenDirectory::open(repository.parent().unwrap_or(Path::new("/")))?;
+    FileLock::acquire_open(parent.into_file(), LockMode::Exclusive, remaining(deadline))
 }
 
 fn remaining(deadline: Instant) -> Duration {
@@ -283,19 +279,19 @@ pub(super) fn remove_if_empty(path: &Path, _lock: &RepositoryLock) -> io::Result
     let directories =
         DigestAlgorithm::ALL.map(|algorithm| path.join("blobs").join(algorithm.name()));
     for directory in &directories {
-        if if_exists(std::fs::read_dir(directory))?
-            .is_some_and(|mut entries| entries.next().is_some())
+        if let Some(directory) = if_exists(OpenDirectory::open(directory))?
+            && directory.names()?.next().is_some()
         {
             return Ok(false);
         }
     }
     // First the layout file: without it, an interrupted removal leaves no repository.
     for file in [LAYOUT_FILE, INDEX_FILE] {
-        if_exists(std::fs::remove_file(path.join(file)))?;
+        if_exists(files::remove_file(&path.join(file)))?;
     }
     let [one, other] = directories;
     for directory in [&one, &other, &path.join("blobs"), path] {
-        match std::fs::remove_dir(directory) {
+        match files::remove_directory(directory) {
             // Files of another tool.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             removed => {
@@ -314,7 +310,7 @@ mod tests {
 
     fn layout() -> (tempfile::TempDir, StoreLayout) {
         let directory = tempfile::tempdir().unwrap();
-        let layout = StoreLayout::create(directory.path().join("ci")).unwrap();
+        let layout = StoreLayout::create(&directory.path().join("ci")).unwrap();
         (directory, layout)
     }
 

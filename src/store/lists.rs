@@ -117,6 +117,12 @@ impl Store {
         match self.repository_uncached(name).is_empty() {
             Ok(is_empty) => !is_empty,
             Err(StoreError::RepositoryUnknown) => false,
+            // It has nothing that could be pulled.
+            Err(error @ StoreError::Linked(_)) => {
+                let (repository, error) = (name.as_str(), &error as &dyn std::error::Error);
+                tracing::error!(repository, error, "repository passed over");
+                false
+            }
             // It is reported where it is found.
             Err(StoreError::IndexDamaged(_)) => true,
             Err(error) => {

@@ -2,15 +2,17 @@
 //! with several names (hard links): existing content is compared before a name is added to it, so
 //! that damage does not spread, and pushing the right content mends it in all repositories.
 
-use std::fs::{File, Metadata};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::blobs::{self, finish, link};
+use super::blobs::{self, TOUCH_INTERVAL, is_older, touch};
 use super::error::StoreError;
+use super::files::{self, FileIdentity, FileStatus, OpenDirectory};
 use super::layout::{RepositoryLock, StoreLayout, if_exists, repository_of};
+use super::promised_size;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
@@ -26,20 +28,28 @@ pub(super) fn publish(
     file: &Path,
     _lock: &RepositoryLock,
 ) -> Result<(), StoreError> {
-    let blob = layout.blob(name, digest)?;
+    let path = layout.blob(name, digest)?;
     let shared = layout.shared_blob(digest)?;
-    let replaced = share(file, &shared)?;
+    let upload = NamedFile::at(file)?;
+    let shared = NamedFile::at(&shared)?;
+    let blob = NamedFile::at(&path)?;
+    let replaced = share(&upload, &shared)?;
+    let is_right = match shared.link_as(&blob)? {
+        LinkOutcome::New => true,
+        LinkOutcome::Existing => is_same_file(&shared, &blob)? || has_content_of(&blob, &upload)?,
+        LinkOutcome::Impossible => false,
+    };
     // The file itself is moved if there is no shared link (a collection removed it, or the file
     // system has no hard links), or if the repository has another file that is not right.
-    if !link(&shared, &blob)? || !(is_same_file(&shared, &blob)? || has_content_of(&blob, file)?) {
-        std::fs::rename(file, &blob)?;
+    if !is_right {
+        upload.move_to(&blob)?;
     }
-    finish(&blob)?;
-    if_exists(std::fs::remove_file(file))?;
-    layout.damage.mended(&blob);
+    blob.finish()?;
+    if_exists(upload.directory.remove_file(upload.name))?;
+    layout.damage.mended(&path);
     if let Some(damaged) = replaced {
         // The push itself has succeeded.
-        if let Err(error) = relink(layout, digest, &damaged) {
+        if let Err(error) = relink(layout, digest, damaged) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 digest = digest.as_str(),
@@ -61,50 +71,58 @@ pub(super) fn mount(
     _lock: &RepositoryLock,
 ) -> Result<bool, StoreError> {
     let source = layout.blob(from, digest)?;
-    let blob = layout.blob(to, digest)?;
+    let path = layout.blob(to, digest)?;
     if let Err(StoreError::Damaged(_)) = blobs::open(layout, to, digest) {
-        replace_name(&source, &blob)?;
-        layout.damage.mended(&blob);
+        match replace_name(&source, &path) {
+            // Then the client pushes it.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return Ok(false),
+            replaced => replaced?,
+        }
+        layout.damage.mended(&path);
     }
-    let linked = link(&source, &blob)?;
-    if linked {
-        finish(&blob)?;
+    let blob = NamedFile::at(&path)?;
+    let linked = match if_exists(NamedFile::at(&source))? {
+        Some(source) => source.link_as(&blob)?,
+        None => LinkOutcome::Impossible,
+    };
+    if linked == LinkOutcome::Impossible {
+        return Ok(false);
     }
-    Ok(linked)
+    blob.finish()?;
+    Ok(true)
 }
 
 /// Links the content below `blobs/`, unless a link with the same content exists. Returns the file
 /// that the link led to before, if that was not right.
-fn share(file: &Path, shared: &Path) -> io::Result<Option<Metadata>> {
-    if !link(file, shared)? || is_same_file(file, shared)? {
+fn share(upload: &NamedFile, shared: &NamedFile) -> io::Result<Option<FileIdentity>> {
+    if upload.link_as(shared)? != LinkOutcome::Existing || is_same_file(upload, shared)? {
         return Ok(None);
     }
-    let existing = if_exists(std::fs::metadata(shared))?;
-    if has_content_of(shared, file)? {
+    let existing = shared.status()?;
+    if has_content_of(shared, upload)? {
         return Ok(None);
     }
-    if_exists(std::fs::remove_file(shared))?;
-    link(file, shared)?;
-    Ok(existing)
+    if_exists(shared.directory.remove_file(shared.name))?;
+    upload.link_as(shared)?;
+    Ok(existing.map(|existing| existing.identity))
 }
 
 /// Replaces a damaged file in all repositories by the shared one. Repositories that a writer has
 /// locked keep theirs.
-fn relink(layout: &StoreLayout, digest: &Digest, damaged: &Metadata) -> Result<(), StoreError> {
+fn relink(layout: &StoreLayout, digest: &Digest, damaged: FileIdentity) -> Result<(), StoreError> {
     let shared = layout.shared_blob(digest)?;
-    for entry in std::fs::read_dir(layout.repositories())? {
-        let Some(name) = repository_of(&entry?.file_name().to_string_lossy()) else {
+    for name in OpenDirectory::open(&layout.repositories())?.names()? {
+        let Some(name) = repository_of(&name?.to_string_lossy()) else {
             continue;
         };
-        let blob = layout.blob(&name, digest)?;
-        let is_damaged = |data: Metadata| identity(&data) == identity(damaged);
-        if !if_exists(std::fs::metadata(&blob))?.is_some_and(is_damaged) {
+        let path = layout.blob(&name, digest)?;
+        if files::identity(&path)? != Some(damaged) {
             continue;
         }
         if let Some(_lock) = layout.try_lock_shared(&name)? {
-            replace_name(&shared, &blob)?;
-            finish(&blob)?;
-            layout.damage.mended(&blob);
+            replace_name(&shared, &path)?;
+            NamedFile::at(&path)?.finish()?;
+            layout.damage.mended(&path);
         }
     }
     Ok(())
@@ -112,33 +130,96 @@ fn relink(layout: &StoreLayout, digest: &Digest, damaged: &Metadata) -> Result<(
 
 /// Makes `name` a link to another file, in one step.
 pub(super) fn replace_name(file: &Path, name: &Path) -> io::Result<()> {
-    let directory = name.parent().unwrap_or(Path::new("/"));
-    let temporary = tempfile::Builder::new()
-        .prefix(crate::state_file::TEMPORARY_PREFIX)
-        .make_in(directory, |path| std::fs::hard_link(file, path))?;
-    temporary.into_temp_path().persist(name)?;
-    Ok(())
+    let file = NamedFile::at(file)?;
+    let name = NamedFile::at(name)?;
+    let directory = &name.directory;
+    directory.replace_by_link(name.name, &file.directory, file.name)
 }
 
-fn identity(data: &Metadata) -> (u64, u64) {
-    (data.dev(), data.ino())
+/// A name in a directory, whether there is a file or not.
+struct NamedFile<'a> {
+    directory: OpenDirectory,
+    name: &'a OsStr,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LinkOutcome {
+    New,
+    /// The name is in use.
+    Existing,
+    /// There are too many links, the file system has none, it is another one, or the file is gone.
+    Impossible,
+}
+
+impl<'a> NamedFile<'a> {
+    fn at(path: &'a Path) -> io::Result<Self> {
+        let (directory, name) = files::parent_of(path)?;
+        Ok(Self { directory, name })
+    }
+
+    fn status(&self) -> io::Result<Option<FileStatus>> {
+        if_exists(self.directory.status(self.name))
+    }
+
+    fn open(&self) -> io::Result<File> {
+        self.directory.file(self.name)
+    }
+
+    /// Makes another name for the file.
+    fn link_as(&self, new: &NamedFile) -> io::Result<LinkOutcome> {
+        use io::ErrorKind::{
+            AlreadyExists, CrossesDevices, NotFound, PermissionDenied, TooManyLinks, Unsupported,
+        };
+        match self.directory.link(self.name, &new.directory, new.name) {
+            Ok(()) => Ok(LinkOutcome::New),
+            Err(error) => match error.kind() {
+                AlreadyExists => Ok(LinkOutcome::Existing),
+                TooManyLinks | Unsupported | PermissionDenied | NotFound | CrossesDevices => {
+                    Ok(LinkOutcome::Impossible)
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Gives the file another name, or another file system a copy of it.
+    fn move_to(&self, new: &NamedFile) -> io::Result<()> {
+        match self.directory.rename(self.name, &new.directory, new.name) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let mut content = self.open()?;
+                let copy = |mut copy: &File| {
+                    io::copy(&mut content, &mut copy)?;
+                    promised_size::record(copy)
+                };
+                new.directory.replace_with(new.name, copy)
+            }
+            renamed => renamed,
+        }
+    }
+
+    /// Syncs the name of a blob that was just made, and its modification time.
+    fn finish(&self) -> io::Result<()> {
+        if is_older(&self.directory.status(self.name)?, TOUCH_INTERVAL) {
+            touch(&self.open()?)?;
+        }
+        self.directory.sync()
+    }
 }
 
 /// Whether two names lead to one file.
-fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    let one = if_exists(std::fs::metadata(one))?;
-    let other = if_exists(std::fs::metadata(other))?;
-    Ok(one
-        .zip(other)
-        .is_some_and(|(one, other)| identity(&one) == identity(&other)))
+fn is_same_file(one: &NamedFile, other: &NamedFile) -> io::Result<bool> {
+    let both = one.status()?.zip(other.status()?);
+    Ok(both.is_some_and(|(one, other)| one.identity == other.identity))
 }
 
-/// Whether the file of a name has the content of another file, or is gone.
-fn has_content_of(name: &Path, file: &Path) -> io::Result<bool> {
-    let Some(mut existing) = if_exists(File::open(name))? else {
-        return Ok(true);
+/// Whether a name has the content of another file, or nothing.
+fn has_content_of(existing: &NamedFile, file: &NamedFile) -> io::Result<bool> {
+    let mut existing = match existing.open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if files::link_in(&error).is_some() => return Ok(false),
+        opened => opened?,
     };
-    let mut file = File::open(file)?;
+    let mut file = file.open()?;
     if existing.metadata()?.len() != file.metadata()?.len() {
         return Ok(false);
     }

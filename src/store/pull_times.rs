@@ -2,17 +2,17 @@
 //! collected in memory and written once a minute; a killed process loses the last minute.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::StoreError;
+use super::files::{self, OpenDirectory};
 use super::index::RepositoryIndex;
 use super::layout::{StoreLayout, if_exists};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, LockMode, atomic_write};
+use crate::state_file::{FileLock, LOCK_TIMEOUT, LockMode};
 
 type Pulls = BTreeMap<Digest, u64>;
 
@@ -50,8 +50,8 @@ impl PullTimes {
             return Ok(());
         }
         // Other processes update these files, too.
-        let locked = File::open(layout.pull_times()).and_then(|directory| {
-            FileLock::acquire_open(directory, LockMode::Exclusive, LOCK_TIMEOUT)
+        let locked = OpenDirectory::open(&layout.pull_times()).and_then(|directory| {
+            FileLock::acquire_open(directory.into_file(), LockMode::Exclusive, LOCK_TIMEOUT)
         });
         let _lock = match locked {
             Ok(lock) => lock,
@@ -106,11 +106,7 @@ fn write(
         Digest::parse(digest).is_ok_and(|digest| index.manifest(&digest).is_some())
     });
     let text = serde_json::to_vec(&all).map_err(io::Error::other)?;
-    Ok(atomic_write(
-        &layout.pull_times_of(name),
-        &text,
-        Access::Private,
-    )?)
+    Ok(files::replace(&layout.pull_times_of(name), &text)?)
 }
 
 /// The times of the last pulls, by digest.
@@ -121,7 +117,7 @@ pub(super) fn read(
     name: &RepositoryName,
 ) -> io::Result<BTreeMap<String, u64>> {
     let path = layout.pull_times_of(name);
-    let Some(bytes) = if_exists(std::fs::read(&path))? else {
+    let Some(bytes) = if_exists(files::read(&path))? else {
         return Ok(BTreeMap::new());
     };
     serde_json::from_slice(&bytes).map_err(|error| {
@@ -137,7 +133,7 @@ mod tests {
 
     fn layout() -> (tempfile::TempDir, StoreLayout, RepositoryName) {
         let directory = tempfile::tempdir().unwrap();
-        let layout = StoreLayout::create(directory.path().to_owned()).unwrap();
+        let layout = StoreLayout::create(directory.path()).unwrap();
         let name = RepositoryName::parse("base/app").unwrap();
         (directory, layout, name)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::blobs;
 use super::error::StoreError;
+use super::files::{self, FileStatus, OpenDirectory};
 use super::hash::{self, DigestAlgorithm};
 use super::index::{self, ManifestEntry, RepositoryIndex};
 use super::layout::{INDEX_FILE, RepositoryLock, StoreLayout, if_exists};
@@ -21,7 +22,7 @@ use crate::config::vhost::MissingContent;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
-use crate::state_file::{Access, Fingerprint, atomic_write};
+use crate::state_file::Fingerprint;
 
 /// A repository on the disk.
 #[derive(Debug)]
@@ -31,6 +32,13 @@ pub(super) struct StoredRepository {
     read: Mutex<Option<(Fingerprint, Arc<RepositoryIndex>)>>,
     /// By the digest of the manifest; `None` for manifests without a subject.
     referrers: Mutex<HashMap<Digest, Option<Arc<Referrer>>>>,
+}
+
+/// A manifest that was found.
+pub(super) struct FoundManifest {
+    pub(super) index: Arc<RepositoryIndex>,
+    pub(super) digest: Digest,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// A manifest with a subject.
@@ -159,7 +167,7 @@ impl StoredRepository {
             return Ok(self.index()?.is_empty());
         }
         let path = self.path().join(INDEX_FILE);
-        let file = if_exists(File::open(&path))?.ok_or(StoreError::RepositoryUnknown)?;
+        let file = if_exists(files::open(&path))?.ok_or(StoreError::RepositoryUnknown)?;
         index::is_empty_file(io::BufReader::new(file)).map_err(|error| self.damaged(&path, &error))
     }
 
@@ -168,25 +176,25 @@ impl StoredRepository {
     pub(super) fn index(&self) -> Result<Arc<RepositoryIndex>, StoreError> {
         let path = self.path().join(INDEX_FILE);
         let mut read = lock(&self.read);
-        let fingerprint = Fingerprint::from_path(&path);
-        if let (Some(now), Some((then, index))) = (&fingerprint, &*read)
-            && now == then
-        {
-            return Ok(index.clone());
-        }
-        let Some(bytes) = if_exists(std::fs::read(&path))? else {
+        let Some(file) = if_exists(files::open(&path))? else {
             *read = None;
             return Err(StoreError::RepositoryUnknown);
         };
+        let fingerprint = Fingerprint::from_metadata(&file.metadata()?);
+        if let Some((then, index)) = &*read
+            && fingerprint == *then
+        {
+            return Ok(index.clone());
+        }
+        let bytes = files::read_all(&file, fingerprint.size())?;
         let mut index =
             RepositoryIndex::parse(&bytes).map_err(|error| self.damaged(&path, &error))?;
         self.layout.damage.mended(&path);
         self.list_children(&mut index)?;
         let index = Arc::new(index);
-        // Cached only if the file was not replaced meanwhile: another file has another inode.
-        *read = fingerprint
-            .filter(|before| Fingerprint::from_path(&path) == Some(*before))
-            .map(|f| (f, index.clone()));
+        // Cached only if nobody wrote to the file meanwhile. One that replaces it has another inode.
+        let is_same = Fingerprint::from_metadata(&file.metadata()?) == fingerprint;
+        *read = is_same.then(|| (fingerprint, index.clone()));
         Ok(index)
     }
 
@@ -224,7 +232,7 @@ impl StoredRepository {
 
     /// The entry of a manifest that only an image index lists. `None`: it is missing, or a blob.
     fn unlisted_manifest(&self, child: &Descriptor) -> Result<Option<ManifestEntry>, StoreError> {
-        let Some(size) = self.size(&child.digest)? else {
+        let Some(size) = BlobDirectories::new(self).size(&child.digest)? else {
             return Ok(None);
         };
         let media_type = if manifest::is_manifest(&child.media_type) {
@@ -248,9 +256,10 @@ impl StoredRepository {
         _lock: &RepositoryLock,
     ) -> Result<(), StoreError> {
         let path = self.path().join(INDEX_FILE);
-        atomic_write(&path, index.print().as_bytes(), Access::Private)?;
+        files::replace(&path, index.print().as_bytes())?;
+        let written = files::metadata(&path).ok();
         *lock(&self.read) =
-            Fingerprint::from_path(&path).map(|fingerprint| (fingerprint, Arc::new(index)));
+            written.map(|data| (Fingerprint::from_metadata(&data), Arc::new(index)));
         Ok(())
     }
 
@@ -313,75 +322,63 @@ impl StoredRepository {
         missing: MissingContent,
     ) -> Result<Option<WrongSize>, StoreError> {
         let mut first_wrong = None;
+        let mut blobs = BlobDirectories::new(self);
         for blob in document.blobs.iter().filter(|blob| !blob.has_urls) {
-            let wrong = check_reference(blob, self.size(&blob.digest)?, missing)?;
+            let wrong = check_reference(blob, blobs.size(&blob.digest)?, missing)?;
             first_wrong = first_wrong.or(wrong);
         }
         for entry in &document.manifests {
-            let wrong = check_reference(entry, self.entry_size(entry, index)?, missing)?;
+            let size = match index.manifest(&entry.digest) {
+                // One that is both a manifest and a blob counts as a manifest.
+                Some(manifest) => Some(manifest.size),
+                None if manifest::is_manifest(&entry.media_type) => None,
+                None => blobs.size(&entry.digest)?,
+            };
+            let wrong = check_reference(entry, size, missing)?;
             first_wrong = first_wrong.or(wrong);
         }
         Ok(first_wrong)
     }
 
-    /// The size of an entry of an image index, if it exists. One that is both a manifest and a blob
-    /// counts as a manifest.
-    fn entry_size(
-        &self,
-        entry: &Descriptor,
-        index: &RepositoryIndex,
-    ) -> Result<Option<u64>, StoreError> {
-        match index.manifest(&entry.digest) {
-            Some(manifest) => Ok(Some(manifest.size)),
-            None if manifest::is_manifest(&entry.media_type) => Ok(None),
-            None => self.size(&entry.digest),
-        }
-    }
-
-    /// The size of a blob or of the bytes of a manifest, if they exist.
-    fn size(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        let Ok(path) = self.layout.blob(&self.name, digest) else {
-            return Ok(None);
-        };
-        Ok(if_exists(std::fs::metadata(path))?.map(|data| data.len()))
-    }
-
     /// Writes the bytes of a manifest as a blob. The caller has the exclusive lock.
     fn write_manifest(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
-        if let Some(file) = if_exists(File::open(&path))?
-            && has_content(&file, bytes)?
-        {
+        let (parent, name) = files::split(&path)?;
+        // Other tools create only the directories that they need.
+        let directory = files::private_directory(parent)?;
+        let existing = match directory.file(name) {
+            Err(error) if files::link_in(&error).is_some() => None,
+            opened => if_exists(opened)?,
+        };
+        if let Some(file) = existing.filter(|file| has_content(file, bytes)) {
             blobs::touch(&file)?;
             return Ok(());
         }
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        // Other tools create only the directories that they need.
-        crate::state_file::private_directory(directory)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(crate::state_file::TEMPORARY_PREFIX)
-            .tempfile_in(directory)?;
-        file.as_file_mut().write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
+        directory.replace(name, bytes)?;
         lock(&self.referrers).remove(digest);
         self.layout.damage.mended(&path);
-        Ok(super::layout::sync_directory(directory)?)
+        Ok(())
     }
 
-    /// The index, and the digest that a reference resolves to. Collections keep that manifest for
-    /// their grace period from now on: the client may be about to push an index that lists it.
-    pub(super) fn find(
-        &self,
-        reference: &Reference,
-    ) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
-        let (index, digest) = self.resolve(reference)?;
-        let file = if_exists(File::open(self.layout.blob(&self.name, &digest)?))?;
-        // A collection may have removed an old manifest meanwhile; the index shows it.
-        if blobs::touch(&file.ok_or(StoreError::ManifestUnknown)?)? {
-            return self.resolve(reference);
-        }
-        Ok((index, digest))
+    /// The manifest that a reference resolves to. Collections keep it for their grace period from
+    /// now on: the client may be about to push an index that lists it.
+    ///
+    /// Errors: as of [`Self::bytes`].
+    pub(super) fn find(&self, reference: &Reference) -> Result<FoundManifest, StoreError> {
+        let (mut index, mut digest) = self.resolve(reference)?;
+        let (file, data) = self.open_manifest(&digest)?;
+        let bytes = if blobs::touch_known(&file, &data)? {
+            // A collection may have removed an old manifest meanwhile; the index shows it.
+            (index, digest) = self.resolve(reference)?;
+            self.bytes(&digest)?
+        } else {
+            self.read_manifest(&digest, &file, data.size)?
+        };
+        Ok(FoundManifest {
+            index,
+            digest,
+            bytes,
+        })
     }
 
     fn resolve(&self, reference: &Reference) -> Result<(Arc<RepositoryIndex>, Digest), StoreError> {
@@ -397,26 +394,42 @@ impl StoredRepository {
         Ok((index, digest))
     }
 
-    /// Whether the bytes of a manifest exist.
+    /// Whether there is a file of a manifest, if only a symbolic link.
     pub(super) fn has(&self, digest: &Digest) -> Result<bool, StoreError> {
-        Ok(self.size(digest)?.is_some())
+        Ok(BlobDirectories::new(self).status(digest)?.is_some())
     }
 
     /// Whether a manifest was used within the last `than`.
     pub(super) fn is_younger(&self, digest: &Digest, than: Duration) -> Result<bool, StoreError> {
-        let Ok(path) = self.layout.blob(&self.name, digest) else {
-            return Ok(false);
-        };
-        Ok(if_exists(std::fs::metadata(path))?.is_some_and(|data| !blobs::is_older(&data, than)))
+        let status = BlobDirectories::new(self).status(digest)?;
+        Ok(status.is_some_and(|status| !blobs::is_older(&status, than)))
     }
 
     /// The bytes of a manifest.
     ///
     /// Errors: `ManifestUnknown`; `Damaged` if they are not those of the digest.
     pub(super) fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let (file, data) = self.open_manifest(digest)?;
+        self.read_manifest(digest, &file, data.size)
+    }
+
+    fn open_manifest(&self, digest: &Digest) -> Result<(File, FileStatus), StoreError> {
         let path = self.layout.blob(&self.name, digest)?;
-        let bytes = if_exists(std::fs::read(&path))?.ok_or(StoreError::ManifestUnknown)?;
+        let file = blobs::open_own(&self.layout, &path, digest)?;
+        let file = file.ok_or(StoreError::ManifestUnknown)?;
+        let data = FileStatus::from(&file.metadata()?);
+        Ok((file, data))
+    }
+
+    fn read_manifest(
+        &self,
+        digest: &Digest,
+        file: &File,
+        size: u64,
+    ) -> Result<Vec<u8>, StoreError> {
+        let bytes = files::read_all(file, size)?;
         if !hash::is_digest_of(digest, &bytes) {
+            let path = self.layout.blob(&self.name, digest)?;
             let what = "the manifest does not match its digest; a push of it mends it";
             self.layout.damage.found(&path, what);
             return Err(StoreError::Damaged(digest.clone()));
@@ -468,7 +481,7 @@ impl StoredRepository {
         if let Some(user) = self.first_manifest_where(&index, needs)? {
             return Err(StoreError::BlobInUse(user));
         }
-        if_exists(std::fs::remove_file(path))?.ok_or(StoreError::BlobUnknown)
+        if_exists(files::remove_file(&path))?.ok_or(StoreError::BlobUnknown)
     }
 
     fn first_manifest_where(
@@ -537,13 +550,50 @@ impl StoredRepository {
     }
 }
 
-fn has_content(mut file: &File, content: &[u8]) -> io::Result<bool> {
-    if file.metadata()?.len() != content.len() as u64 {
-        return Ok(false);
+/// The directories of the blobs of a repository, each opened once.
+struct BlobDirectories<'a> {
+    repository: &'a StoredRepository,
+    opened: Vec<OpenDirectory>,
+}
+
+impl<'a> BlobDirectories<'a> {
+    fn new(repository: &'a StoredRepository) -> Self {
+        Self {
+            repository,
+            opened: Vec::new(),
+        }
     }
-    let mut existing = Vec::with_capacity(content.len());
+
+    /// The size of a blob or of the bytes of a manifest, if they exist.
+    fn size(&mut self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+        let status = self.status(digest)?;
+        Ok(status.filter(FileStatus::is_file).map(|status| status.size))
+    }
+
+    fn status(&mut self, digest: &Digest) -> Result<Option<FileStatus>, StoreError> {
+        let StoredRepository { layout, name, .. } = self.repository;
+        let Ok(path) = layout.blob(name, digest) else {
+            return Ok(None);
+        };
+        let (parent, file) = files::split(&path)?;
+        if let Some(known) = self.opened.iter().find(|known| known.path() == parent) {
+            return Ok(if_exists(known.status(file))?);
+        }
+        let Some(directory) = if_exists(OpenDirectory::open(parent))? else {
+            return Ok(None);
+        };
+        let status = if_exists(directory.status(file))?;
+        self.opened.push(directory);
+        Ok(status)
+    }
+}
+
+fn has_content(file: &File, content: &[u8]) -> bool {
     // A disk error in the existing content is damage.
-    Ok(file.read_to_end(&mut existing).is_ok() && existing == content)
+    let data = file.metadata();
+    let data = data.ok().filter(|data| data.len() == content.len() as u64);
+    data.and_then(|data| files::read_all(file, data.len()).ok())
+        .is_some_and(|existing| existing == content)
 }
 
 fn check_reference(

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_repositories_are_dropped() {
         let directory = tempfile::tempdir().unwrap();
-        let layout = StoreLayout::create(directory.path().to_owned()).unwrap();
+        let layout = StoreLayout::create(directory.path()).unwrap();
         let cache = RepositoryCache::default();
         let name = |n: usize| RepositoryName::parse(&format!("team/app-{n}")).unwrap();
         for n in 0..3 * MAX_REPOSITORIES {
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn large_indexes_are_dropped_before_they_take_much_memory() {
         let directory = tempfile::tempdir().unwrap();
-        let layout = StoreLayout::create(directory.path().to_owned()).unwrap();
+        let layout = StoreLayout::create(directory.path()).unwrap();
         let cache = RepositoryCache::default();
         let size = usize::try_from(MAX_INDEX_BYTES).unwrap() / 8;
         let index = format!(

@@ -1,11 +1,11 @@
 //! Space that is kept for deletions and collections: on a full disk they could not write the new
 //! index otherwise, and nothing would ever free space again.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::error::StoreError;
+use super::files;
 use super::layout::if_exists;
 
 /// A file that takes space until a deletion needs it.
@@ -24,18 +24,18 @@ impl SpaceReserve {
 
     /// Reserves the space, unless it is reserved. A disk that is too full for it is left as it is.
     pub(super) fn restore(&self) {
-        let reserved = std::fs::metadata(&self.path);
+        let reserved = files::metadata(&self.path);
         if reserved.is_ok_and(|data| data.len() == RESERVED_BYTES as u64) {
             return;
         }
         if let Err(error) = self.write() {
             tracing::debug!(%error, "no space to reserve for deletions");
-            let _ = std::fs::remove_file(&self.path);
+            let _ = files::remove_file(&self.path);
         }
     }
 
     fn write(&self) -> io::Result<()> {
-        let mut file = File::create(&self.path)?;
+        let mut file = files::create(&self.path)?;
         file.write_all(&vec![0; RESERVED_BYTES])?;
         file.sync_all()
     }
@@ -47,7 +47,7 @@ impl SpaceReserve {
     ) -> Result<T, StoreError> {
         match work() {
             Err(StoreError::Full(error)) => {
-                if if_exists(std::fs::remove_file(&self.path))?.is_none() {
+                if if_exists(files::remove_file(&self.path))?.is_none() {
                     return Err(StoreError::Full(error));
                 }
                 work()

@@ -724,3 +724,35 @@ fn a_collection_keeps_no_index_in_memory() {
     store.collect(options).unwrap();
     assert_eq!(store.repositories.len(), 0);
 }
+
+#[test]
+fn the_files_of_the_store_itself_follow_no_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("ci")).unwrap();
+    let outside = directory.path().join("outside");
+    std::fs::write(&outside, "{}").unwrap();
+    let name = RepositoryName::parse("a").unwrap();
+    let path = |file: &str| directory.path().join("ci").join(file);
+    for file in [RESERVE_FILE, LAST_COLLECTION_FILE, "pulled/a"] {
+        std::os::unix::fs::symlink(&outside, path(file)).unwrap();
+    }
+    let digest = DigestAlgorithm::Sha256.digest(b"some");
+    store.pull_times.record(&name, &digest);
+    let maintained = store.maintain();
+    assert!(
+        matches!(maintained, Err(StoreError::Linked(_))),
+        "{maintained:?}"
+    );
+    assert!(store.collected_at().is_none());
+    store.record_collection().unwrap();
+    assert!(store.collected_at().is_some());
+    assert_eq!(std::fs::read(&outside).unwrap(), b"{}");
+    // Such files of its own are made anew.
+    std::fs::remove_file(path("pulled/a")).unwrap();
+    store.maintain().unwrap();
+    for file in [RESERVE_FILE, LAST_COLLECTION_FILE, "pulled/a"] {
+        assert!(!path(file).is_symlink(), "{file}");
+    }
+    assert!(path(RESERVE_FILE).exists());
+    assert_eq!(std::fs::read(&outside).unwrap(), b"{}");
+}

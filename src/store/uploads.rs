@@ -5,7 +5,8 @@ mod file;
 mod quota;
 mod upload_syncs;
 
-use std::fs::{DirEntry, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blobs;
 use super::error::StoreError;
+use super::files::{self, FileStatus, OpenDirectory};
 use super::hash::DigestAlgorithm;
 use super::lanes::{DiskJob, Lanes};
 use super::layout::{StoreLayout, if_exists};
@@ -133,12 +135,12 @@ impl Uploads {
         let directory = self.layout.uploads_of(name);
         let path = directory.join(id.as_str());
         // The expiry of sessions removes empty directories.
-        while if_exists(File::create_new(&path))?.is_none() {
+        while if_exists(files::create_new(&path))?.is_none() {
             // Not to be created: it may be a mount point.
             if !self.layout.exists() {
                 return Err(StoreError::StorageMissing);
             }
-            if_exists(crate::state_file::private_directory(&directory))?;
+            if_exists(files::private_directory(&directory))?;
         }
         self.sessions
             .insert(id.clone(), UploadSession::new(path, 0, Some(slot)));
@@ -147,19 +149,20 @@ impl Uploads {
 
     /// The number of bytes received of an upload.
     pub(super) fn length(&self, name: &RepositoryName, id: &UploadId) -> Result<u64, StoreError> {
-        Ok(self.find(name, id)?.length.load(Ordering::Acquire))
+        let (session, _) = self.find(name, id)?;
+        Ok(session.length.load(Ordering::Acquire))
     }
 
     /// Cancels a session and deletes its file.
     pub(super) fn cancel(&self, name: &RepositoryName, id: &UploadId) -> Result<(), StoreError> {
-        let session = self.find(name, id)?;
+        let (session, _) = self.find(name, id)?;
         session.take_over();
         Ok(self.remove(id, &session)?)
     }
 
     fn remove(&self, id: &UploadId, session: &UploadSession) -> io::Result<()> {
         self.forget(id);
-        if_exists(std::fs::remove_file(&session.path)).map(drop)
+        if_exists(files::remove_file(&session.path)).map(drop)
     }
 
     /// Drops a session whose file is gone.
@@ -167,7 +170,12 @@ impl Uploads {
         self.sessions.remove(id);
     }
 
-    fn find(&self, name: &RepositoryName, id: &UploadId) -> Result<Arc<UploadSession>, StoreError> {
+    /// The session, and its file, opened for reading.
+    fn find(
+        &self,
+        name: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<(Arc<UploadSession>, File), StoreError> {
         if !is_id(id.as_str()) {
             return Err(StoreError::UploadUnknown);
         }
@@ -177,19 +185,18 @@ impl Uploads {
         let content = known
             .as_ref()
             .and_then(|session| session.content.clone().try_lock_owned().ok());
-        let Some(data) = if_exists(std::fs::metadata(&path))? else {
-            return Err(StoreError::UploadUnknown);
-        };
+        let file = if_exists(files::open(&path))?.ok_or(StoreError::UploadUnknown)?;
+        let length = file.metadata()?.len();
         if let Some(mut content) = content {
-            content.follow(data.len());
+            content.follow(length);
         }
         let new = || {
             self.sessions
                 .entry(id.clone())
-                .or_insert_with(|| UploadSession::new(path, data.len(), None))
+                .or_insert_with(|| UploadSession::new(path, length, None))
                 .clone()
         };
-        Ok(known.unwrap_or_else(new))
+        Ok((known.unwrap_or_else(new), file))
     }
 
     /// Removes the sessions that had no request for [`SESSION_LIFETIME`]. Returns their number.
@@ -201,56 +208,71 @@ impl Uploads {
     /// adding to. Returns their number.
     pub(super) fn expire_after(&self, lifetime: Duration) -> io::Result<usize> {
         // Another process has removed the files of these.
-        self.sessions.retain(|_, session| session.path.exists());
-        self.each_expired(lifetime, |file| {
-            if let Ok(id) = UploadId::parse(&file.file_name().to_string_lossy()) {
+        self.sessions
+            .retain(|_, session| files::exists(&session.path));
+        self.each_expired(lifetime, |directory, file| {
+            if let Ok(id) = UploadId::parse(&file.to_string_lossy()) {
                 self.sessions.remove(&id);
             }
-            if_exists(std::fs::remove_file(file.path())).map(drop)
+            if_exists(directory.remove_file(file)).map(drop)
         })
     }
 
     /// The number of sessions that [`Self::expire_after`] would remove.
     pub(super) fn count_expired(&self, lifetime: Duration) -> io::Result<usize> {
-        self.each_expired(lifetime, |_| Ok(()))
+        self.each_expired(lifetime, |_, _| Ok(()))
     }
 
     fn each_expired(
         &self,
         lifetime: Duration,
-        mut work: impl FnMut(&DirEntry) -> io::Result<()>,
+        mut work: impl FnMut(&OpenDirectory, &OsStr) -> io::Result<()>,
     ) -> io::Result<usize> {
         let mut count = 0;
-        for repository in std::fs::read_dir(self.layout.uploads())? {
-            let repository = repository?.path();
+        let uploads = OpenDirectory::open(&self.layout.uploads())?;
+        for repository in uploads.names()? {
+            let repository = repository?;
+            let opened = OpenDirectory::open(&uploads.path().join(&repository));
+            if let Some(link) = opened.as_ref().err().and_then(files::link_in) {
+                tracing::warn!(
+                    error = link as &dyn std::error::Error,
+                    "uploads passed over"
+                );
+                continue;
+            }
             // Another process may remove it at the same time.
-            for file in if_exists(std::fs::read_dir(&repository))?
-                .into_iter()
-                .flatten()
-            {
+            let Some(directory) = if_exists(opened)? else {
+                continue;
+            };
+            for file in directory.names()? {
                 let file = file?;
-                let Some(data) = if_exists(file.metadata())? else {
-                    continue;
-                };
-                if !blobs::is_older(&data, lifetime) {
-                    continue;
+                if let Some(_unused) = lock_expired(&directory, &file, lifetime)? {
+                    work(&directory, &file)?;
+                    count += 1;
                 }
-                let Some(opened) = if_exists(File::open(file.path()))? else {
-                    continue;
-                };
-                let Ok(_unused) =
-                    FileLock::acquire_open(opened, LockMode::Exclusive, Duration::ZERO)
-                else {
-                    continue;
-                };
-                work(&file)?;
-                count += 1;
             }
             // Fails if it still has sessions.
-            let _ = std::fs::remove_dir(&repository);
+            let _ = uploads.remove_directory(&repository);
         }
         Ok(count)
     }
+}
+
+/// Locks the file of a session that had no request for so long and that no request is adding to.
+fn lock_expired(
+    directory: &OpenDirectory,
+    name: &OsStr,
+    lifetime: Duration,
+) -> io::Result<Option<FileLock>> {
+    let status = if_exists(directory.status(name))?;
+    let is_expired = |status: &FileStatus| status.is_file() && blobs::is_older(status, lifetime);
+    if !status.as_ref().is_some_and(is_expired) {
+        return Ok(None);
+    }
+    let Some(file) = if_exists(directory.file(name))? else {
+        return Ok(None);
+    };
+    Ok(FileLock::acquire_open(file, LockMode::Exclusive, Duration::ZERO).ok())
 }
 
 impl UploadSession {
@@ -306,7 +328,7 @@ impl Uploads {
         let (uploads, upload, expected) = (self.clone(), id.clone(), digest.clone());
         let check = lanes.write.run(move || {
             // The previous request may have committed it.
-            let file = if_exists(File::open(&received.session.path))?;
+            let file = if_exists(files::open(&received.session.path))?;
             let file = file.ok_or(StoreError::UploadUnknown)?;
             let Some(found) = received.file.running_digest(algorithm, &file)? else {
                 return Ok(ControlFlow::Continue((received, file)));
@@ -383,9 +405,8 @@ impl Uploads {
         let (name, id) = (upload.repository.clone(), upload.id.clone());
         let find = move || {
             let found = uploads.find(&name, &id);
-            let session = found.map_err(|error| uploads.layout.explain(error))?;
             // Other processes see that it is in use.
-            let file = if_exists(File::open(&session.path))?.ok_or(StoreError::UploadUnknown)?;
+            let (session, file) = found.map_err(|error| uploads.layout.explain(error))?;
             let lock = FileLock::acquire_open(file, LockMode::Shared, Duration::ZERO);
             let lock = lock.map_err(|_| StoreError::UploadUnknown)?;
             Ok((session, lock))

@@ -2,8 +2,7 @@
 //! blob once, also while the store serves.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,6 +10,7 @@ use serde::Serialize;
 use super::Store;
 use super::blobs::{self, BlobFile};
 use super::error::StoreError;
+use super::files::{self, FileIdentity, OpenDirectory};
 use super::hash::DigestAlgorithm;
 use super::index::RepositoryIndex;
 use super::layout::if_exists;
@@ -68,33 +68,70 @@ pub(crate) fn verify(store: &Store, options: VerifyOptions) -> Result<VerifyRepo
         damaged: HashSet::new(),
         report: VerifyReport::default(),
     };
+    verification.links(&OpenDirectory::open(store.layout.root())?, MAX_DEPTH)?;
     // First the shared names: what they lead to is not read again in each repository.
-    blobs::each(store.layout.root(), |blob| verification.shared(&blob))?;
-    for name in store.names()? {
-        verification.repository(&name)?;
+    unless_linked(blobs::each(store.layout.root(), |blob| {
+        verification.shared(&blob)
+    }))?;
+    let names = unless_linked(store.names().map_err(StoreError::from))?;
+    for name in names.into_iter().flatten() {
+        unless_linked(verification.repository(&name))?;
     }
     Ok(verification.report)
 }
+
+/// `None`: a symbolic link was in the way, which is reported as such.
+fn unless_linked<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match done {
+        Err(StoreError::Linked(_)) => Ok(None),
+        done => done.map(Some),
+    }
+}
+
+/// Directories below the root: `repositories/NAME/blobs/sha256`.
+const MAX_DEPTH: usize = 4;
 
 const MISMATCH: &str = "the content does not match the digest";
 
 struct Verification<'a> {
     store: &'a Store,
     options: VerifyOptions,
-    /// Device and inode of the damaged files.
-    damaged: HashSet<(u64, u64)>,
+    /// Of the damaged files.
+    damaged: HashSet<FileIdentity>,
     report: VerifyReport,
 }
 
 impl Verification<'_> {
+    /// Reports all symbolic links in a directory.
+    fn links(&mut self, directory: &OpenDirectory, depth: usize) -> Result<(), StoreError> {
+        for name in directory.names()? {
+            let name = name?;
+            let Some(status) = if_exists(directory.status(&name))? else {
+                continue;
+            };
+            let path = directory.path().join(&name);
+            if status.is_symbolic_link() {
+                let problem = "a symbolic link, which is not followed".to_owned();
+                self.add(&path, problem, DamageOutcome::Found);
+            } else if status.is_directory()
+                && depth > 0
+                && let Some(below) =
+                    unless_linked(Ok(if_exists(OpenDirectory::open(&path))?))?.flatten()
+            {
+                self.links(&below, depth - 1)?;
+            }
+        }
+        Ok(())
+    }
+
     fn shared(&mut self, blob: &BlobFile) -> Result<(), StoreError> {
         let Some(problem) = self.problem(blob)? else {
             return Ok(());
         };
-        self.damaged.insert((blob.data.dev(), blob.data.ino()));
+        self.damaged.insert(blob.data.identity);
         let mut outcome = DamageOutcome::Found;
         if self.options.repair {
-            if_exists(std::fs::remove_file(&blob.path))?;
+            if_exists(files::remove_file(&blob.path))?;
             outcome = DamageOutcome::Removed;
         }
         self.add(&blob.path, problem, outcome);
@@ -112,7 +149,7 @@ impl Verification<'_> {
         }
         let repository = self.store.repository_uncached(name);
         match repository.index() {
-            Err(StoreError::RepositoryUnknown) => Ok(()),
+            Err(StoreError::RepositoryUnknown | StoreError::Linked(_)) => Ok(()),
             Err(error) => {
                 let path = directory.join(super::layout::INDEX_FILE);
                 self.add(&path, error.to_string(), DamageOutcome::Found);
@@ -161,12 +198,11 @@ impl Verification<'_> {
     /// As [`Self::problem`], but reads nothing that was read under its shared name.
     fn problem_in_repository(&mut self, blob: &BlobFile) -> Result<Option<String>, StoreError> {
         let shared = self.store.layout.shared_blob(&blob.digest)?;
-        let identity = (blob.data.dev(), blob.data.ino());
+        let identity = blob.data.identity;
         if self.damaged.contains(&identity) {
             return Ok(Some(MISMATCH.to_owned()));
         }
-        let shared = if_exists(std::fs::metadata(&shared))?;
-        if shared.is_some_and(|data| (data.dev(), data.ino()) == identity) {
+        if files::identity(&shared)? == Some(identity) {
             return Ok(None);
         }
         self.problem(blob)
@@ -174,11 +210,14 @@ impl Verification<'_> {
 
     /// Why the content of a file is not right. `None`: it is, or it has been removed meanwhile.
     fn problem(&mut self, blob: &BlobFile) -> Result<Option<String>, StoreError> {
-        let Some(file) = if_exists(File::open(&blob.path))? else {
+        if blob.data.is_symbolic_link() {
+            return Ok(None);
+        }
+        let Some(file) = if_exists(files::open(&blob.path))? else {
             return Ok(None);
         };
         self.report.blobs += 1;
-        self.report.bytes += blob.data.len();
+        self.report.bytes += blob.data.size;
         let found = match DigestAlgorithm::from_digest(&blob.digest)?.digest_file(&file) {
             Ok(found) => found,
             Err(error) => return Ok(Some(format!("it cannot be read: {error}"))),
@@ -201,11 +240,17 @@ impl Verification<'_> {
             return Ok(DamageOutcome::Found);
         };
         let shared = self.store.layout.shared_blob(&blob.digest)?;
-        if shared.exists() {
-            publish::replace_name(&shared, &blob.path)?;
-            return Ok(DamageOutcome::Replaced);
+        if files::exists(&shared) {
+            match publish::replace_name(&shared, &blob.path) {
+                // A repository on another file system.
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+                replaced => {
+                    replaced?;
+                    return Ok(DamageOutcome::Replaced);
+                }
+            }
         }
-        if_exists(std::fs::remove_file(&blob.path))?;
+        if_exists(files::remove_file(&blob.path))?;
         Ok(DamageOutcome::Removed)
     }
 

@@ -21,6 +21,7 @@ mod damage;
 mod full_disk;
 mod garbage;
 mod kills;
+mod links;
 mod locks;
 mod other_owner;
 mod parallel;

@@ -1,3 +1,4 @@
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -17,7 +18,7 @@ fn name(text: &str) -> RepositoryName {
 impl BlobDirectory {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let layout = StoreLayout::create(directory.path().join("ci")).unwrap();
+        let layout = StoreLayout::create(&directory.path().join("ci")).unwrap();
         Self { directory, layout }
     }
 
@@ -47,6 +48,10 @@ impl BlobDirectory {
             .set_modified(SystemTime::now() - time)
             .unwrap();
     }
+}
+
+fn status(path: &Path) -> FileStatus {
+    FileStatus::from(&std::fs::metadata(path).unwrap())
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -99,13 +104,13 @@ fn a_blob_that_comes_again_is_young_again() {
     for again in [true, false] {
         let path = store.path("a", &digest);
         store.age(&path, HOUR * 100);
-        assert!(is_older(&std::fs::metadata(&path).unwrap(), HOUR * 99));
+        assert!(is_older(&status(&path), HOUR * 99));
         if again {
             store.publish("a", "some");
         } else {
             store.mount("a", "b", &digest);
         }
-        assert!(!is_older(&std::fs::metadata(&path).unwrap(), HOUR));
+        assert!(!is_older(&status(&path), HOUR));
     }
 }
 

@@ -13,6 +13,7 @@ use super::UploadSession;
 use super::upload_syncs::UploadSyncs;
 use crate::registry::digest::Digest;
 use crate::store::error::StoreError;
+use crate::store::files;
 use crate::store::hash::{ContentHasher, DigestAlgorithm};
 use crate::store::layout::if_exists;
 
@@ -39,8 +40,7 @@ impl UploadFile {
 
     /// Writes and hashes a batch. If that fails, length and hash still match the file.
     pub(super) fn add(&mut self, path: &Path, batch: &Batch) -> Result<(), StoreError> {
-        let file =
-            if_exists(File::options().write(true).open(path))?.ok_or(StoreError::UploadUnknown)?;
+        let file = if_exists(files::open_to_write(path))?.ok_or(StoreError::UploadUnknown)?;
         let written = self.write(&file, batch);
         if written.is_err() {
             // Half a batch is harmless, but it takes space.

@@ -4,7 +4,7 @@ use super::*;
 
 fn uploads() -> (tempfile::TempDir, Uploads) {
     let directory = tempfile::tempdir().unwrap();
-    let layout = StoreLayout::create(directory.path().join("ci")).unwrap();
+    let layout = StoreLayout::create(&directory.path().join("ci")).unwrap();
     (directory, Uploads::new(layout))
 }
 
@@ -102,7 +102,7 @@ async fn a_session_whose_file_stays_locked_is_given_up() {
     let lanes = Lanes::start().unwrap();
     let repository = name("a");
     let id = uploads.start(&repository, None).unwrap();
-    let session = uploads.find(&repository, &id).unwrap();
+    let (session, _) = uploads.find(&repository, &id).unwrap();
     let lock = session.content.clone().lock_owned().await;
     let append = || {
         let upload = UploadKey {

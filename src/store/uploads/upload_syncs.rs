@@ -1,10 +1,10 @@
 //! Syncs an upload in pieces while it is received, so that a slow disk has little left to do when
 //! the client waits for its answer: Docker gives up after 30 s.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::store::error::StoreError;
+use crate::store::files;
 use crate::store::lanes::{DiskJob, Lane};
 use crate::store::layout::if_exists;
 
@@ -53,7 +53,7 @@ impl UploadSyncs {
         let path = PathBuf::from(path);
         self.syncing = Some(lane.start_job(move || {
             // It may have been cancelled.
-            if let Some(file) = if_exists(File::open(path))? {
+            if let Some(file) = if_exists(files::open(&path))? {
                 file.sync_data()?;
             }
             Ok(())
