@@ -1,6 +1,9 @@
 //! One repository: its manifests and its index. The index is cached in memory, read again when the
 //! file has changed, and written only under the repository's lock.
 
+mod blob_directories;
+mod new_manifest;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -8,21 +11,22 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::blobs;
 use super::error::StoreError;
-use super::files::{self, FileStatus, OpenDirectory};
-use super::hash::{self, DigestAlgorithm};
+use super::files::{self, FileStatus};
+use super::hash;
 use super::index::{self, ManifestEntry, RepositoryIndex};
 use super::layout::{INDEX_FILE, RepositoryLock, StoreLayout, if_exists};
 use super::manifest::{self, Descriptor, ParsedManifest};
-use super::precondition::Precondition;
 use crate::config::vhost::MissingContent;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::registry::reference::{Reference, Tag};
+use crate::registry::reference::Reference;
 use crate::state_file::Fingerprint;
+use blob_directories::BlobDirectories;
+use new_manifest::{CheckedManifest, check_reference};
+
+pub(crate) use new_manifest::{NewManifest, PutOutcome, WrongSize};
 
 /// A repository on the disk.
 #[derive(Debug)]
@@ -47,91 +51,6 @@ pub(super) struct Referrer {
     pub(super) subject: Digest,
     pub(super) artifact_type: Option<String>,
     pub(super) annotations: std::collections::BTreeMap<String, String>,
-}
-
-/// A manifest to be stored.
-#[derive(Debug)]
-pub(crate) struct NewManifest {
-    pub(crate) reference: Reference,
-    /// Further tags that will point at it.
-    pub(crate) tags: Vec<Tag>,
-    pub(crate) preconditions: Vec<Precondition>,
-    pub(crate) content_type: Option<String>,
-    pub(crate) bytes: Bytes,
-    pub(crate) missing: MissingContent,
-}
-
-/// A manifest that is valid in itself. The blobs that it references may be missing.
-#[derive(Debug)]
-pub(super) struct CheckedManifest {
-    new: NewManifest,
-    parsed: ParsedManifest,
-    digest: Digest,
-}
-
-/// A manifest that was stored.
-#[derive(Debug)]
-pub(crate) struct PutOutcome {
-    pub(crate) digest: Digest,
-    pub(crate) subject: Option<Digest>,
-    /// The first wrong size in it, if wrong sizes are allowed.
-    pub(crate) wrong_size: Option<WrongSize>,
-}
-
-/// A size in a manifest that is not that of what it references.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the manifest gives the size of {digest} as {given} bytes, but it has {actual}")]
-pub(crate) struct WrongSize {
-    pub(crate) digest: Digest,
-    pub(crate) given: i64,
-    pub(crate) actual: u64,
-}
-
-impl NewManifest {
-    /// Parses the manifest and computes its digest.
-    ///
-    /// Errors: `ManifestInvalid`, `DigestMismatch`, `DigestUnsupported`.
-    pub(super) fn check(self) -> Result<CheckedManifest, StoreError> {
-        let parsed = ParsedManifest::read(self.content_type.as_deref(), &self.bytes)?;
-        manifest::check_names(&parsed, &self.bytes)?;
-        let digest = match &self.reference {
-            Reference::Tag(_) => DigestAlgorithm::Sha256.digest(&self.bytes),
-            Reference::Digest(digest) => DigestAlgorithm::from_digest(digest)?.digest(&self.bytes),
-        };
-        if matches!(&self.reference, Reference::Digest(claimed) if *claimed != digest) {
-            return Err(StoreError::DigestMismatch);
-        }
-        Ok(CheckedManifest {
-            new: self,
-            parsed,
-            digest,
-        })
-    }
-}
-
-impl CheckedManifest {
-    /// Something that it references and that must exist.
-    pub(super) fn first_required(&self) -> Option<&Digest> {
-        if self.new.missing == MissingContent::Allow {
-            return None;
-        }
-        let ParsedManifest {
-            blobs, manifests, ..
-        } = &self.parsed;
-        let mut required = blobs.iter().filter(|blob| !blob.has_urls).chain(manifests);
-        required.next().map(|descriptor| &descriptor.digest)
-    }
-
-    pub(super) fn check_preconditions(&self, index: &RepositoryIndex) -> Result<(), StoreError> {
-        let NewManifest {
-            preconditions,
-            bytes,
-            ..
-        } = &self.new;
-        preconditions
-            .iter()
-            .try_for_each(|precondition| precondition.check(index, bytes))
-    }
 }
 
 impl StoredRepository {
@@ -550,73 +469,12 @@ impl StoredRepository {
     }
 }
 
-/// The directories of the blobs of a repository, each opened once.
-struct BlobDirectories<'a> {
-    repository: &'a StoredRepository,
-    opened: Vec<OpenDirectory>,
-}
-
-impl<'a> BlobDirectories<'a> {
-    fn new(repository: &'a StoredRepository) -> Self {
-        Self {
-            repository,
-            opened: Vec::new(),
-        }
-    }
-
-    /// The size of a blob or of the bytes of a manifest, if they exist.
-    fn size(&mut self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        let status = self.status(digest)?;
-        Ok(status.filter(FileStatus::is_file).map(|status| status.size))
-    }
-
-    fn status(&mut self, digest: &Digest) -> Result<Option<FileStatus>, StoreError> {
-        let StoredRepository { layout, name, .. } = self.repository;
-        let Ok(path) = layout.blob(name, digest) else {
-            return Ok(None);
-        };
-        let (parent, file) = files::split(&path)?;
-        if let Some(known) = self.opened.iter().find(|known| known.path() == parent) {
-            return Ok(if_exists(known.status(file))?);
-        }
-        let Some(directory) = if_exists(OpenDirectory::open(parent))? else {
-            return Ok(None);
-        };
-        let status = if_exists(directory.status(file))?;
-        self.opened.push(directory);
-        Ok(status)
-    }
-}
-
 fn has_content(file: &File, content: &[u8]) -> bool {
     // A disk error in the existing content is damage.
     let data = file.metadata();
     let data = data.ok().filter(|data| data.len() == content.len() as u64);
     data.and_then(|data| files::read_all(file, data.len()).ok())
         .is_some_and(|existing| existing == content)
-}
-
-fn check_reference(
-    descriptor: &Descriptor,
-    found: Option<u64>,
-    missing: MissingContent,
-) -> Result<Option<WrongSize>, StoreError> {
-    let Descriptor { digest, size, .. } = descriptor;
-    let wrong = match (found, *size) {
-        (None, _) if missing == MissingContent::Refuse => {
-            return Err(StoreError::Missing(digest.clone()));
-        }
-        (Some(actual), Some(given)) if u64::try_from(given) != Ok(actual) => WrongSize {
-            digest: digest.clone(),
-            given,
-            actual,
-        },
-        _ => return Ok(None),
-    };
-    match missing {
-        MissingContent::Refuse => Err(StoreError::invalid(wrong.to_string())),
-        MissingContent::Allow => Ok(Some(wrong)),
-    }
 }
 
 /// The largest file that is read to see whether it is a manifest where no media type says so: that

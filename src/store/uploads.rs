@@ -1,17 +1,16 @@
 //! Upload sessions: growing files. Content is hashed and written as it arrives, and survives a
 //! restart. A session ends by a commit, a cancel, or after a day without a request.
 
+mod body_writer;
+mod expiry;
 mod file;
 mod quota;
 mod upload_syncs;
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,27 +21,22 @@ use http_body::Body;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::blobs;
 use super::error::StoreError;
-use super::files::{self, FileStatus, OpenDirectory};
+use super::files;
 use super::hash::DigestAlgorithm;
-use super::lanes::{DiskJob, Lanes};
+use super::lanes::Lanes;
 use super::layout::{StoreLayout, if_exists};
 use super::promised_size;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use crate::state_file::{FileLock, LockMode};
-use file::{Batch, UploadFile};
+use body_writer::{BodyWriter, ReceivingCount};
+use file::UploadFile;
 use quota::{SessionQuota, SessionSlot};
-use upload_syncs::bytes_per_sync;
 
 /// How long a session waits for its next request.
 pub(super) const SESSION_LIFETIME: Duration = Duration::from_hours(24);
-
-/// Bytes of a body that one disk job hashes and writes. Meanwhile the next batch is read, so that
-/// an upload has up to twice as much in memory.
-const BATCH_BYTES: usize = 256 * 1024;
 
 /// Timeouts for reading a request body.
 #[derive(Clone, Copy, Debug)]
@@ -198,81 +192,6 @@ impl Uploads {
         };
         Ok((known.unwrap_or_else(new), file))
     }
-
-    /// Removes the sessions that had no request for [`SESSION_LIFETIME`]. Returns their number.
-    pub(super) fn expire(&self) -> io::Result<usize> {
-        self.expire_after(SESSION_LIFETIME)
-    }
-
-    /// Removes the sessions that had no request for so long and that no request, of any process, is
-    /// adding to. Returns their number.
-    pub(super) fn expire_after(&self, lifetime: Duration) -> io::Result<usize> {
-        // Another process has removed the files of these.
-        self.sessions
-            .retain(|_, session| files::exists(&session.path));
-        self.each_expired(lifetime, |directory, file| {
-            if let Ok(id) = UploadId::parse(&file.to_string_lossy()) {
-                self.sessions.remove(&id);
-            }
-            if_exists(directory.remove_file(file)).map(drop)
-        })
-    }
-
-    /// The number of sessions that [`Self::expire_after`] would remove.
-    pub(super) fn count_expired(&self, lifetime: Duration) -> io::Result<usize> {
-        self.each_expired(lifetime, |_, _| Ok(()))
-    }
-
-    fn each_expired(
-        &self,
-        lifetime: Duration,
-        mut work: impl FnMut(&OpenDirectory, &OsStr) -> io::Result<()>,
-    ) -> io::Result<usize> {
-        let mut count = 0;
-        let uploads = OpenDirectory::open(&self.layout.uploads())?;
-        for repository in uploads.names()? {
-            let repository = repository?;
-            let opened = OpenDirectory::open(&uploads.path().join(&repository));
-            if let Some(link) = opened.as_ref().err().and_then(files::link_in) {
-                tracing::warn!(
-                    error = link as &dyn std::error::Error,
-                    "uploads passed over"
-                );
-                continue;
-            }
-            // Another process may remove it at the same time.
-            let Some(directory) = if_exists(opened)? else {
-                continue;
-            };
-            for file in directory.names()? {
-                let file = file?;
-                if let Some(_unused) = lock_expired(&directory, &file, lifetime)? {
-                    work(&directory, &file)?;
-                    count += 1;
-                }
-            }
-            // Fails if it still has sessions.
-            let _ = uploads.remove_directory(&repository);
-        }
-        Ok(count)
-    }
-}
-
-/// Locks the file of a session that had no request for so long and that no request is adding to.
-fn lock_expired(
-    directory: &OpenDirectory,
-    name: &OsStr,
-    lifetime: Duration,
-) -> io::Result<Option<FileLock>> {
-    let status = if_exists(directory.status(name))?;
-    let is_expired = |status: &FileStatus| status.is_file() && blobs::is_older(status, lifetime);
-    if !status.as_ref().is_some_and(is_expired) {
-        return Ok(None);
-    }
-    let Some(file) = if_exists(directory.file(name))? else {
-        return Ok(None);
-    };
-    Ok(FileLock::acquire_open(file, LockMode::Exclusive, Duration::ZERO).ok())
 }
 
 impl UploadSession {
@@ -446,98 +365,6 @@ impl Uploads {
             session,
             _in_use: lock,
         })
-    }
-}
-
-/// Writes a body to the file in batches, and reads the next batch meanwhile.
-struct BodyWriter<'a> {
-    lanes: &'a Lanes,
-    session: &'a Arc<UploadSession>,
-    uploads: &'a Uploads,
-    id: &'a UploadId,
-    _receiving: ReceivingCount<'a>,
-    file: Option<FileGuard>,
-    /// Returns the batch: memory that another thread frees is not soon reused by this one.
-    writing: Option<DiskJob<(FileGuard, Batch)>>,
-}
-
-impl BodyWriter<'_> {
-    async fn read<B: Body<Data = Bytes> + Unpin>(
-        &mut self,
-        body: &mut B,
-        timeouts: BodyTimeouts,
-    ) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        let mut limit = timeouts.first_byte;
-        let ended = loop {
-            let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-            match tokio::time::timeout(limit, frame).await {
-                Ok(None) => break Ok(()),
-                Ok(Some(Ok(frame))) => {
-                    let Ok(data) = frame.into_data() else {
-                        continue;
-                    };
-                    batch.push(data);
-                }
-                Ok(Some(Err(_))) => break Err(StoreError::BodyCut),
-                Err(_) => break Err(StoreError::BodyStalled),
-            }
-            limit = timeouts.stall;
-            if batch.bytes >= BATCH_BYTES {
-                self.write(std::mem::take(&mut batch)).await?;
-            }
-        };
-        if batch.bytes > 0 {
-            self.write(batch).await?;
-        }
-        ended
-    }
-
-    /// Waits for the previous batch, then starts to write this one.
-    async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let Some(mut file) = self.finish().await? else {
-            return Err(StoreError::Superseded);
-        };
-        let path = self.session.path.clone();
-        let piece = bytes_per_sync(self.uploads.receiving.load(Ordering::Relaxed));
-        if let Err(error) = file.syncs.next(&self.lanes.sync, &path, piece).await {
-            if matches!(error, StoreError::Io(_)) {
-                self.uploads.discard(self.id, self.session);
-            }
-            return Err(error);
-        }
-        let write = move || file.add(&path, &batch).map(|()| (file, batch));
-        self.writing = Some(self.lanes.write.start_job(write)?);
-        Ok(())
-    }
-
-    /// Waits for the current write. `None`: an earlier write failed.
-    async fn finish(&mut self) -> Result<Option<FileGuard>, StoreError> {
-        match self.writing.as_mut() {
-            // Cancel-safe: the job stays in `self` until it has ended.
-            Some(writing) => {
-                let written = writing.end().await;
-                self.writing = None;
-                written.map(|(file, _)| Some(file))
-            }
-            None => Ok(self.file.take()),
-        }
-    }
-}
-
-/// Counts a body while it is received.
-struct ReceivingCount<'a>(&'a AtomicUsize);
-
-impl<'a> ReceivingCount<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for ReceivingCount<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

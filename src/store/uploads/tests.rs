@@ -1,5 +1,8 @@
+use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 
+use super::body_writer::BATCH_BYTES;
+use super::upload_syncs::bytes_per_sync;
 use super::*;
 
 fn uploads() -> (tempfile::TempDir, Uploads) {
