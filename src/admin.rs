@@ -18,6 +18,7 @@ use crate::registry::host::Authority;
 use crate::request::host::requested_authority;
 use crate::state_file::run_blocking;
 use control::ControlSocket;
+use metrics::MetricsFormat;
 
 /// Serves the admin listeners and the control socket of an app until it drains.
 pub fn serve(app: &Arc<App>) {
@@ -87,13 +88,7 @@ async fn answer<B>(app: Arc<App>, request: Request<B>) -> Response<Full<Bytes>> 
         // Written on a thread that may block: with many domains these take milliseconds, and this
         // thread serves registry traffic too.
         "/status" => json(&run_blocking(move || status::status(&app)).await),
-        "/metrics" => match run_blocking(move || metrics::metrics(&app)).await {
-            Ok(text) => answer_of(StatusCode::OK, metrics::CONTENT_TYPE, Bytes::from(text)),
-            Err(_) => text(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the metrics cannot be written\n",
-            ),
-        },
+        "/metrics" => metrics(&app, MetricsFormat::accepted(request.headers())).await,
         CA_PATH => ca_certificate(&app).await,
         _ => text(
             StatusCode::NOT_FOUND,
@@ -151,6 +146,18 @@ async fn readiness(app: &Arc<App>) -> Readiness {
     } else {
         Readiness::StoreMissing
     }
+}
+
+async fn metrics(app: &Arc<App>, format: MetricsFormat) -> Response<Full<Bytes>> {
+    let app = app.clone();
+    let Ok(metrics) = run_blocking(move || metrics::metrics(&app, format)).await else {
+        let message = "the metrics cannot be written\n";
+        return text(StatusCode::INTERNAL_SERVER_ERROR, message);
+    };
+    let mut answer = answer_of(StatusCode::OK, format.content_type(), Bytes::from(metrics));
+    let accept = HeaderValue::from_static("accept");
+    answer.headers_mut().insert(header::VARY, accept);
+    answer
 }
 
 /// Whether the Host is an address or localhost: a web page could otherwise read the response

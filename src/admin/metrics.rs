@@ -1,7 +1,7 @@
-//! `/metrics`: the metrics in the text format of OpenMetrics, encoded for each scrape from the
-//! counters of the other modules.
+//! `/metrics`: the metrics as text, encoded for each scrape from the counters of the other modules.
 
 mod certificates;
+mod format;
 mod logins;
 mod process;
 mod traffic;
@@ -22,15 +22,15 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::app::App;
 use crate::observe::metrics::Durations;
 
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) use format::MetricsFormat;
 
 /// Encodes all metrics.
-pub(super) fn metrics(app: &Arc<App>) -> Result<String, fmt::Error> {
+pub(super) fn metrics(app: &Arc<App>, format: MetricsFormat) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape(app.clone())));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(format.convert_open_metrics(text))
 }
 
 /// Seconds since 1970.

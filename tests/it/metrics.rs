@@ -21,19 +21,27 @@ async fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
 }
 
 async fn text(gateway: &Gateway) -> String {
+    let (content_type, text) = metrics(gateway, "").await;
+    assert_eq!(content_type, TEXT);
+    text
+}
+
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Content type and content for these header lines.
+async fn metrics(gateway: &Gateway, lines: &str) -> (String, String) {
     let mut client = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
     client
-        .send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .send(format!(
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"
+        ))
         .await;
     let (head, body) = client.answer().await;
     assert_eq!(head.status(), 200);
-    assert_eq!(
-        head.get("content-type"),
-        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
-    );
-    let text = String::from_utf8(body).unwrap();
-    assert!(text.ends_with("# EOF\n"), "{text}");
-    text
+    assert_eq!(head.get("vary"), Some("accept"));
+    let content_type = head.get("content-type").unwrap().to_owned();
+    (content_type, String::from_utf8(body).unwrap())
 }
 
 /// Waits until it is shown so: a request is counted when the last byte of its answer is gone.
@@ -267,7 +275,8 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
         .send(request("GET", "/v2/private/name/manifests/v1?hidden=1", ""))
         .await;
     assert_eq!(client.answer().await.0.status(), 503);
-    let text = text(&gateway).await;
+    let open_metrics = "Accept: application/openmetrics-text\r\n";
+    let (_, text) = metrics(&gateway, open_metrics).await;
     for secret in [
         "secret",
         "hush",
@@ -340,4 +349,110 @@ async fn lines_that_nobody_reads_are_counted() {
         counted[r#"moorgate_log_lines_lost_total{log="events"}"#],
         0.0
     );
+}
+
+/// The names of the series of a metric, by its type. OpenMetrics describes a counter without
+/// `_total`.
+fn series_of(name: &str, kind: &str, is_open_metrics: bool) -> Vec<String> {
+    let all = |suffixes: &[&str]| suffixes.iter().map(|s| format!("{name}{s}")).collect();
+    match kind {
+        "counter" if is_open_metrics => all(&["_total"]),
+        "counter" => {
+            assert!(name.ends_with("_total"), "{name}");
+            all(&[""])
+        }
+        "gauge" => all(&[""]),
+        "histogram" => all(&["_bucket", "_sum", "_count"]),
+        other => panic!("{name} is a {other}"),
+    }
+}
+
+/// Asserts that all of it is as the format says: each metric has its help, its type, and its series
+/// after them and together. Returns the series.
+fn series(text: &str, is_open_metrics: bool) -> Vec<String> {
+    let mut described: Vec<(String, Vec<String>)> = Vec::new();
+    let mut found = Vec::new();
+    let mut lines = text.lines().peekable();
+    assert!(text.ends_with('\n'));
+    while let Some(line) = lines.next() {
+        if line == "# EOF" {
+            assert!(is_open_metrics && lines.next().is_none(), "the end");
+            return found;
+        }
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').unwrap();
+            assert!(!help.is_empty(), "{line}");
+            assert!(described.iter().all(|(other, _)| other != name), "{line}");
+            let kind = lines.next().unwrap();
+            let kind = kind.strip_prefix(&format!("# TYPE {name} ")).expect(kind);
+            if let Some(unit) = lines.peek().and_then(|line| line.strip_prefix("# UNIT ")) {
+                let (of, unit) = unit.split_once(' ').unwrap();
+                assert!(
+                    is_open_metrics && of == name && name.ends_with(unit),
+                    "{name}"
+                );
+                lines.next();
+            }
+            described.push((name.to_owned(), series_of(name, kind, is_open_metrics)));
+            continue;
+        }
+        assert!(!line.starts_with('#'), "{line}");
+        let (identity, value) = line.rsplit_once(' ').unwrap();
+        value.parse::<f64>().expect(line);
+        let name = identity.split('{').next().unwrap();
+        let (_, names) = described.last().expect("described before");
+        assert!(names.iter().any(|other| other == name), "{line}");
+        assert!(
+            !found.contains(&identity.to_owned()),
+            "{line} is there twice"
+        );
+        found.push(identity.to_owned());
+    }
+    assert!(!is_open_metrics, "there is no end");
+    found
+}
+
+#[tokio::test]
+async fn a_scraper_gets_the_format_that_it_asks_for() {
+    let mut between = ProxiedPair::new().await;
+    between
+        .passed(request(
+            "PUT",
+            "/v2/a/manifests/v1",
+            "Content-Length: 0\r\n",
+        ))
+        .await;
+    let gateway = &between.gateway;
+    // Those of Prometheus 2, Prometheus 3, promtool and curl, and of a client that says nothing.
+    let prometheus2 = "Accept: application/openmetrics-text; version=1.0.0,application/openmetrics-text; version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n";
+    let prometheus3 = "Accept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1\r\n";
+    let (_, expected) = metrics(gateway, "").await;
+    let expected = series(&expected, false);
+    assert!(expected.len() > 50, "{expected:?}");
+    for (accept, content_type) in [
+        (prometheus2, OPEN_METRICS),
+        (prometheus3, OPEN_METRICS),
+        ("Accept: text/plain;version=0.0.4\r\n", TEXT),
+        ("Accept: */*\r\n", TEXT),
+        ("Accept: application/openmetrics-text;q=0\r\n", TEXT),
+        ("", TEXT),
+    ] {
+        let (got, text) = metrics(gateway, accept).await;
+        assert_eq!(got, content_type, "{accept}");
+        assert_eq!(series(&text, got == OPEN_METRICS), expected, "{accept}");
+    }
+    // The same head without the content, and errors are text for people.
+    for (head, status, content_type) in [
+        ("HEAD /metrics", 200, OPEN_METRICS),
+        ("POST /metrics", 405, "text/plain; charset=utf-8"),
+        ("HEAD /metricsx", 404, "text/plain; charset=utf-8"),
+    ] {
+        let mut client = RawPeer::new(TcpStream::connect(gateway.admin()).await.unwrap());
+        let rest = "Content-Length: 0\r\nConnection: close\r\n\r\n";
+        let request = format!("{head} HTTP/1.1\r\nHost: localhost\r\n{prometheus3}{rest}");
+        client.send(request).await;
+        let answer = client.head().await;
+        assert_eq!(answer.status(), status, "{head}");
+        assert_eq!(answer.get("content-type"), Some(content_type), "{head}");
+    }
 }
