@@ -298,9 +298,8 @@ impl Tokens {
                 }
             }
             Err(error) => {
-                if watch.problem_began(error.to_string()) {
-                    tracing::error!(%error, "token signing keys cannot be re-read, keeping the old ones");
-                }
+                watch.problem_began(error.to_string());
+                tracing::error!(%error, "token signing keys cannot be re-read, keeping the old ones");
             }
         }
     }

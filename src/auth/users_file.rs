@@ -109,11 +109,8 @@ impl UsersFile {
             Err(error) => {
                 // The cause may end without a change of the file, such as too many open files.
                 watch.file.retry();
-                if watch.file.problem_began(error.to_string()) {
-                    Refreshed::KeptOld(error)
-                } else {
-                    Refreshed::Unchanged
-                }
+                watch.file.problem_began(error.to_string());
+                Refreshed::KeptOld(error)
             }
         }
     }
@@ -258,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_keeps_the_last_good_one_and_says_so_once() {
+    fn a_bad_file_keeps_the_last_good_one_and_says_so_each_time() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("users");
         std::fs::write(&path, ONE).expect("written");
@@ -268,13 +265,16 @@ mod tests {
             file.refresh(),
             Refreshed::KeptOld(HtpasswdError::Missing { .. })
         ));
-        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        assert!(matches!(
+            file.refresh(),
+            Refreshed::KeptOld(HtpasswdError::Missing { .. })
+        ));
         std::fs::write(&path, "one\n").expect("written");
         assert!(matches!(
             file.refresh(),
             Refreshed::KeptOld(HtpasswdError::NoUsers { .. })
         ));
-        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        assert!(matches!(file.refresh(), Refreshed::KeptOld(_)));
         assert!(knows(&file, "one"));
         assert!(
             !file.watch.lock().expect("not poisoned").file.is_settled(),
@@ -338,7 +338,7 @@ mod tests {
             Refreshed::KeptOld(HtpasswdError::NoUsers { .. })
         ));
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        assert!(matches!(file.refresh(), Refreshed::KeptOld(_)));
         assert!(knows(&file, "two"));
     }
 }

@@ -1,6 +1,6 @@
 //! Keeps a lasting trouble from filling the event log: one line at its beginning, one a minute with
 //! a count, one at its end. This holds for every warning and error, whatever repeats it: requests,
-//! accepted connections, timers, strangers.
+//! accepted connections, timers, files that are read again, strangers.
 
 use std::collections::HashMap;
 use std::error::Error;

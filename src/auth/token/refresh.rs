@@ -186,7 +186,8 @@ impl RefreshTokens {
         Ok(hashes.len())
     }
 
-    /// Writes the pending changes and reads those of other processes. Logs a problem once. Blocks.
+    /// Writes the pending changes and reads those of other processes. Logs a problem each time, which
+    /// the log counts. Blocks.
     pub(super) fn refresh(&self, now: SystemTime) {
         let result = self.synchronize(seconds(now));
         let mut known = self.lock();
@@ -196,9 +197,8 @@ impl RefreshTokens {
             }
             Ok(()) => {}
             Err(error) => {
-                if known.watch.problem_began(error.to_string()) {
-                    tracing::error!(%error, "refresh token file cannot be used");
-                }
+                known.watch.problem_began(error.to_string());
+                tracing::error!(%error, "refresh token file cannot be used");
             }
         }
     }

@@ -392,7 +392,8 @@ impl DomainCertificate {
         );
     }
 
-    /// Logs a problem when it appears or changes, and when it is solved. Returns whether it logged.
+    /// Logs a problem when it appears or changes, and when it is solved; one of files each time, which
+    /// the log counts. Returns whether it is news.
     fn log_problem(&mut self, now: SystemTime) -> bool {
         let facts = self
             .certificate
@@ -403,7 +404,7 @@ impl DomainCertificate {
             Some(problem) => self.watch.problem_began(problem.clone()),
             None => self.watch.problem_ended(),
         };
-        if !is_news {
+        if !is_news && self.fault.is_none() {
             return false;
         }
         match &problem {
@@ -418,7 +419,7 @@ impl DomainCertificate {
             }
             None => tracing::info!(domain = %self.host.domain, "certificate problem solved"),
         }
-        true
+        is_news
     }
 }
 

@@ -162,7 +162,7 @@ fn changed_files_are_picked_up() {
 }
 
 #[test]
-fn a_bad_pair_keeps_the_last_good_one_and_is_said_once_per_change() {
+fn a_bad_pair_keeps_the_last_good_one_and_is_said_until_it_is_good() {
     let plane = Plane::new();
     let files = pair(&["a.example.com"]).write(plane.path(), "a");
     plane.apply(&[&host(&["a.example.com"], &[443], files)]);
@@ -178,8 +178,14 @@ fn a_bad_pair_keeps_the_last_good_one_and_is_said_once_per_change() {
     assert_eq!(plane.leaf("a.example.com"), before);
     assert_eq!(plane.problem("a.example.com"), None);
 
-    // It never did.
-    let lines = logged(|| (0..3).for_each(|_| plane.certificates.refresh()));
+    // It never did. The log counts what is said again.
+    let said = || {
+        let mut lines = logged(|| (0..4).for_each(|_| plane.certificates.refresh()));
+        assert!(lines.len() > 1, "{lines:#?}");
+        lines.dedup();
+        lines
+    };
+    let lines = said();
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(
         lines[0].contains("does not belong to the certificate"),
@@ -194,12 +200,14 @@ fn a_bad_pair_keeps_the_last_good_one_and_is_said_once_per_change() {
         pair(&["a.example.com"]).certificate,
     )
     .expect("written");
-    let lines = logged(|| (0..3).for_each(|_| plane.certificates.refresh()));
+    let lines = said();
     assert_eq!(lines.len(), 1, "{lines:#?}");
 
     std::fs::remove_file(plane.path().join("a.key")).expect("removed");
-    let lines = logged(|| (0..3).for_each(|_| plane.certificates.refresh()));
-    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let lines = said();
+    // The first of them is what was found before.
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    assert!(lines[1].contains("a.key"), "{lines:#?}");
     assert_eq!(plane.leaf("a.example.com"), before);
 
     new.write(plane.path(), "a");
@@ -279,10 +287,11 @@ fn a_broken_ca_refuses_until_it_is_mended() {
     let key = plane.path().join("internal-ca/ca.key");
     let content = std::fs::read(&key).expect("read");
     std::fs::remove_file(&key).expect("removed");
-    let lines = logged(|| {
+    let mut lines = logged(|| {
         plane.apply(&[&host(&["a.example.com"], &[443], Internal)]);
         (0..3).for_each(|_| plane.certificates.refresh());
     });
+    lines.dedup();
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert_eq!(plane.leaf("a.example.com"), None);
     std::fs::write(&key, content).expect("written");
