@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::process::{LogPipes, Process};
-use crate::harness::{Domain, PATIENCE, RawPeer, Setup, request};
+use crate::harness::{Domain, PATIENCE, RawPeer, Setup, request, seconds};
 
 /// Logs an event for each connection that is not TLS.
 fn process(pipes: LogPipes) -> Process {
@@ -133,6 +133,31 @@ async fn a_second_signal_ends_the_process_while_nobody_reads_its_logs() {
         assert!(!process.has_ended(), "the upload is running");
         process.signal(second);
         ends(&mut process);
+    }
+}
+
+/// Less than a second signal asks for: running transfers have the drain limit, and what is written
+/// last has 10 s.
+#[tokio::test]
+async fn one_signal_ends_the_process_soon_after_the_drain_limit_while_nobody_reads_its_logs() {
+    for pipes in [LogPipes::One, LogPipes::Two] {
+        let users = Domain::htpasswd(&[("alice".to_owned(), "secret".to_owned())]);
+        let mut process = Setup::new()
+            .main("[log]\nlevel = \"debug\"\n[timeouts]\ndrain = \"1s\"")
+            .domain(Domain::store("ci.test", "ci"))
+            .spawn_logging_to(pipes, &users, "http/1.1");
+        let _upload = open_upload(&process).await;
+        let _paused = process.pause_reading().await;
+        fill(&process).await;
+        let begun = Instant::now();
+        process.signal(Signal::TERM);
+        ends(&mut process);
+        // With as much again for a machine that is busy.
+        assert!(
+            begun.elapsed() < 2 * seconds(1 + 10),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 }
 

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::client::{Answer, Client};
-use super::fixture::{Disk, Killable};
+use super::fixture::{DAY, Disk, Killable, UNTAGGED};
 use super::image::{Image, bytes, sha256};
 use crate::harness::{Domain, Setup};
 
@@ -17,10 +19,12 @@ struct Small {
 
 impl Small {
     fn new() -> Self {
+        Self::with(Domain::store("ci.test", "ci"))
+    }
+
+    fn with(domain: Domain) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Setup::new()
-            .domain(Domain::store("ci.test", "ci"))
-            .write(directory.path());
+        Setup::new().domain(domain).write(directory.path());
         let state = directory.path().join("state");
         std::fs::create_dir(&state).unwrap();
         // A mount of its own namespace: it ends with the process, and needs no right of this
@@ -52,6 +56,35 @@ impl Small {
 
     fn disk(&self) -> Disk {
         Disk(self.state().join("store/ci"))
+    }
+
+    /// Waits until there is space for deletions: it is reserved when the collection that follows a
+    /// start has ended.
+    async fn has_reserve(&self) {
+        let reserved = self.disk().0.join("reserved");
+        crate::harness::promptly(async {
+            while !std::fs::metadata(&reserved).is_ok_and(|data| data.len() > 0) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Runs `moorgate gc` where the process is.
+    fn gc(&self) -> Value {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.process.id()));
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command
+            .args(["--mount", "--"])
+            .arg(super::fixture::binary());
+        command.args(["gc", "ci.test", "--json", "--config"]);
+        let output = command.arg(self.directory.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 }
 
@@ -180,14 +213,7 @@ async fn tags_and_blobs_are_deleted_on_a_full_disk() {
     client.push("a", "v1", &image).await;
     client.push("a", "v2", &other).await;
     let lone = client.push_blob("a", &bytes(3, 2_000_000)).await;
-    // Written when the collection that follows a start has ended.
-    let reserved = small.disk().0.join("reserved");
-    crate::harness::promptly(async {
-        while !std::fs::metadata(&reserved).is_ok_and(|data| data.len() > 0) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    small.has_reserve().await;
     fill(&small.state(), 0);
     is_full(&client.push_manifest("a", "v3", &image.manifest).await);
     client.ask("DELETE", "/v2/a/manifests/v1").await.is(202);
@@ -197,6 +223,29 @@ async fn tags_and_blobs_are_deleted_on_a_full_disk() {
         .ask("DELETE", &format!("/v2/a/blobs/{lone}"))
         .await
         .is(202);
+    small.disk().is_sound();
+}
+
+#[tokio::test]
+async fn garbage_is_collected_on_a_full_disk() {
+    let small = Small::with(Domain::store("ci.test", "ci").upstream(UNTAGGED));
+    let mut client = small.client();
+    let (old, new) = (Image::small(1), Image::small(2));
+    let digest = client.push("a", "v1", &old).await;
+    client.push("a", "v1", &new).await;
+    client.push_blob("a", &bytes(3, 2_000_000)).await;
+    small.has_reserve().await;
+    small.disk().age(2 * DAY);
+    fill(&small.state(), 0);
+    is_full(&client.push_manifest("a", "v2", &new.manifest).await);
+    // The index without the old image has to be written before anything is freed.
+    let collected = small.gc();
+    assert_eq!(collected["manifests"], 1, "{collected}");
+    assert!(collected["bytes"].as_u64() > Some(2_000_000), "{collected}");
+    let target = format!("/v2/a/manifests/{digest}");
+    client.get(&target).await.refused(404, "MANIFEST_UNKNOWN");
+    client.check("a", "v1", &new).await;
+    client.push("a", "v2", &old).await;
     small.disk().is_sound();
 }
 
