@@ -1,11 +1,14 @@
 //! `moorgate gc`: removes unreferenced content from a domain's store, also while moorgate runs.
 
 use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::StoreSettings;
+use crate::state_file::FileOwner;
 use crate::store::Store;
 use crate::store::collect::{CollectionOptions, CollectionSummary, UploadAge};
 
@@ -23,6 +26,21 @@ pub struct GcOptions {
     json: bool,
 }
 
+/// Opens a store that is there, and tells one that this user may not see from a missing one.
+pub(super) fn open_store(directory: &Path) -> anyhow::Result<Arc<Store>> {
+    let shown = directory.display();
+    if let Err(error) = std::fs::metadata(directory)
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let sudo = FileOwner::of(directory).map_or_else(|| "sudo".to_owned(), |owner| owner.sudo());
+        bail!("cannot read {shown}: {error}: begin the command with `{sudo}`");
+    }
+    if !Store::is_at(directory) {
+        bail!("{shown} is not there: nothing was ever pushed, or it is not mounted");
+    }
+    Store::open(directory.to_owned()).with_context(|| format!("{shown} cannot be used"))
+}
+
 /// Collects the garbage of a domain's store.
 pub fn run(
     snapshot: &Snapshot,
@@ -32,13 +50,7 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let settings = settings(snapshot, domain)?;
     let directory = settings.directory.display();
-    if !Store::is_at(&settings.directory) {
-        bail!(
-            "{directory} is not there: nothing was ever pushed to {domain}, or it is not mounted"
-        );
-    }
-    let store = Store::open(settings.directory.clone())
-        .with_context(|| format!("{directory} cannot be used"))?;
+    let store = open_store(&settings.directory)?;
     let collection = CollectionOptions {
         grace: settings.grace,
         untagged: settings.untagged,

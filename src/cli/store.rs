@@ -8,7 +8,6 @@ use anyhow::{Context, bail};
 use super::gc;
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::StoreSettings;
-use crate::store::Store;
 use crate::store::verify::{self, DamageOutcome, VerifyOptions, VerifyReport};
 
 /// Arguments of `moorgate store verify`.
@@ -34,11 +33,7 @@ pub fn verify(
     let mut all = VerifyReport::default();
     for settings in stores(snapshot, arguments.domain.as_deref())? {
         let directory = settings.directory.display();
-        if !Store::is_at(&settings.directory) {
-            bail!("{directory} is not there: nothing was ever pushed, or it is not mounted");
-        }
-        let store = Store::open(settings.directory.clone())
-            .with_context(|| format!("{directory} cannot be used"))?;
+        let store = gc::open_store(&settings.directory)?;
         let options = VerifyOptions {
             repair: arguments.repair,
             missing: settings.missing,

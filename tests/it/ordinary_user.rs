@@ -107,6 +107,21 @@ async fn without_a_process_to_ask_the_command_that_works_is_said() {
     insta::assert_snapshot!(said, @"moorgate: DIR/state/control may only be opened by root and by the user that moorgate runs as: begin the command with `sudo -u nobody`");
 }
 
+#[tokio::test]
+async fn a_store_that_this_user_may_not_see_is_not_said_to_be_missing() {
+    let domain = Domain::store("ci.test", "ci");
+    let gateway = Setup::new().domain(domain).start().await;
+    let directory = gateway.directory.path();
+    for command in [&["gc", "ci.test"][..], &["store", "verify"]] {
+        let (status, _, said) = ran(directory, OTHER, command).await;
+        assert_eq!(status, Some(1), "{said}");
+        assert_eq!(
+            said,
+            "moorgate: cannot read DIR/state/store/ci: Permission denied (os error 13): begin the command with `sudo`\n"
+        );
+    }
+}
+
 /// A moorgate that runs as another user, until this is dropped.
 struct Foreign(Child);
 
