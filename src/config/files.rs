@@ -102,10 +102,18 @@ pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<Dom
         Ok(files) => {
             for path in &files.passed_over {
                 let message = "this file is passed over: only *.toml is read";
-                let help = format!(
-                    "move it away, and write what it says into a domain file, `{}`, which docs/configuration.md explains",
-                    path.with_extension("toml").display()
-                );
+                let help = if is_of_caddy(path) {
+                    format!(
+                        "`moorgate import caddy {}` translates it; then move it away",
+                        path.display()
+                    )
+                } else {
+                    format!(
+                        "move it away, and write what it says into a domain file, `{}`, which docs/configuration.md \
+                         explains",
+                        path.with_extension("toml").display()
+                    )
+                };
                 problems.push(Problem::in_file(path, message, help).warning());
             }
             files.domains
@@ -218,6 +226,10 @@ fn list(folder: &Path) -> io::Result<DomainFiles> {
     files.domains.sort();
     files.passed_over.sort();
     Ok(files)
+}
+
+fn is_of_caddy(path: &Path) -> bool {
+    Source::read(path).is_ok_and(|source| foreign::is_of_caddy(source.text()))
 }
 
 /// Warns of domain files beside `moorgate.toml` in place of `conf.d`.

@@ -15,12 +15,12 @@ pub(super) fn language(text: &str) -> Option<&'static str> {
         words.any(|word| lines().any(|line| line.split_whitespace().next() == Some(word)))
     };
     if lines().next()?.starts_with('{') {
-        return Some("JSON, or a Caddyfile");
+        return Some(JSON_OR_CADDY);
     }
     if lines().any(opens_block) || begins_with(CADDY_DIRECTIVES) {
         let is_nginx =
             begins_with(&["server", "upstream", "http"]) && lines().any(|line| line.ends_with(';'));
-        return Some(if is_nginx { "nginx" } else { "Caddy" });
+        return Some(if is_nginx { "nginx" } else { CADDY });
     }
     let is_yaml = |line: &str| {
         let key = line.split(':').next().unwrap_or_default();
@@ -31,6 +31,14 @@ pub(super) fn language(text: &str) -> Option<&'static str> {
     (first.next().is_some_and(|line| line == "---") || lines().next().is_some_and(is_yaml))
         .then_some("YAML")
 }
+
+/// Whether `moorgate import caddy` may understand a text.
+pub(super) fn is_of_caddy(text: &str) -> bool {
+    matches!(language(text), Some(CADDY | JSON_OR_CADDY))
+}
+
+const CADDY: &str = "Caddy";
+const JSON_OR_CADDY: &str = "JSON, or a Caddyfile";
 
 /// Whether the name is one that the configuration of a domain may have at another program, or that
 /// was meant for a domain file.

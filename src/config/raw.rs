@@ -317,6 +317,10 @@ fn read<T>(
                 Some(language) => {
                     let message = format!("this is not TOML, but looks like {language}");
                     let help = match kind {
+                        FileKind::Domain if foreign::is_of_caddy(source.text()) => format!(
+                            "`moorgate import caddy {}` translates it; or write a domain file in its place:\n{DOMAIN_FILE}",
+                            source.path().display()
+                        ),
                         FileKind::Domain => {
                             format!("write a domain file in its place:\n{DOMAIN_FILE}")
                         }

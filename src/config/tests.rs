@@ -319,7 +319,7 @@ fn what_other_programs_read_is_named_and_not_passed_over_in_silence() {
 
     warning: this file is passed over: only *.toml is read
     --> DIR/conf.d/Caddyfile
-     = help: move it away, and write what it says into a domain file, `DIR/conf.d/Caddyfile.toml`, which docs/configuration.md explains
+     = help: `moorgate import caddy DIR/conf.d/Caddyfile` translates it; then move it away
 
     warning: this file is passed over: only *.toml is read
     --> DIR/conf.d/b.TOML
@@ -327,7 +327,7 @@ fn what_other_programs_read_is_named_and_not_passed_over_in_silence() {
 
     warning: this file is passed over: only *.toml is read
     --> DIR/conf.d/docker-ci.conf
-     = help: move it away, and write what it says into a domain file, `DIR/conf.d/docker-ci.toml`, which docs/configuration.md explains
+     = help: `moorgate import caddy DIR/conf.d/docker-ci.conf` translates it; then move it away
     "#);
     directory.write("conf.d/a.toml", DOMAIN);
     let warnings = directory.load().expect("valid").warnings;
@@ -341,6 +341,8 @@ fn what_other_programs_read_is_named_and_not_passed_over_in_silence() {
         let said = directory.refused();
         let first = format!("error: this is not TOML, but looks like {language}\n");
         assert!(said.contains(&first) && said.contains("[auth]\n"), "{said}");
+        let import = "`moorgate import caddy DIR/conf.d/a.toml` translates it";
+        assert_eq!(said.contains(import), language == "Caddy", "{said}");
     }
 }
 
