@@ -237,14 +237,19 @@ fn print_next_steps(
         .and_then(|address| address.rsplit(':').next())
         .filter(|port| *port != "443");
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    let (domain, directory) = (&settings.domain, directory.display());
+    let domain = &settings.domain;
     writeln!(out, "Next:")?;
-    writeln!(out, "  moorgate run --config {directory}")?;
+    if is_installed_as_service(directory) {
+        writeln!(out, "  systemctl restart moorgate")?;
+    } else {
+        writeln!(out, "  moorgate run --config {}", directory.display())?;
+    }
     if matches!(settings.certificate, InitialCertificate::Internal) {
         writeln!(
             out,
-            "  moorgate certs ca --config {directory} | install -D -m 644 /dev/stdin \
-             /etc/docker/certs.d/{domain}{port}/ca.crt"
+            "  moorgate certs ca --config {} | install -D -m 644 /dev/stdin \
+             /etc/docker/certs.d/{domain}{port}/ca.crt",
+            directory.display()
         )?;
     }
     writeln!(
@@ -253,6 +258,13 @@ fn print_next_steps(
         settings.user
     )?;
     Ok(out.flush()?)
+}
+
+/// Whether a unit serves this configuration.
+fn is_installed_as_service(directory: &Path) -> bool {
+    let mut places = ["/etc/systemd/system", "/usr/lib/systemd/system"].iter();
+    directory == Path::new(SYSTEM_CONFIGURATION)
+        && places.any(|place| Path::new(place).join("moorgate.service").exists())
 }
 
 const SYSTEM_CONFIGURATION: &str = "/etc/moorgate";

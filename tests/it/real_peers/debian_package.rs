@@ -139,6 +139,7 @@ fn a_package_is_installed_started_upgraded_and_purged() {
         "moorgate init /etc/moorgate --domain ci.test --internal --user ci --listen 127.0.0.1:{https}"
     );
     let said = root.run(&init).succeeded();
+    assert!(said.contains("\n  systemctl restart moorgate\n"), "{said}");
     let password = said.lines().next().unwrap().rsplit(' ').next().unwrap();
     let serves = || {
         let mut process = Process::start("moorgate", root.as_service("run"), directory.path());
