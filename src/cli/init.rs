@@ -154,7 +154,7 @@ fn settle(
             certificate: std::path::absolute(certificate)?,
             key: std::path::absolute(key)?,
         },
-        (None, false, None) if is_private(&domain) => InitialCertificate::Internal,
+        (None, false, None) if !domain.is_public() => InitialCertificate::Internal,
         (None, false, None) => InitialCertificate::Acme(questions.required(
             None,
             "--acme EMAIL, --internal, or --certificate with --key",
@@ -172,17 +172,6 @@ fn settle(
         admin,
         state: state.unwrap_or_else(|| default_state(directory)),
     })
-}
-
-/// Names that no public CA can reach.
-fn is_private(domain: &HostName) -> bool {
-    let name = domain.as_str();
-    let private = ["localhost", "local", "internal", "test", "home.arpa", "lan"];
-    domain.ip().is_some()
-        || !name.contains('.')
-        || private
-            .iter()
-            .any(|suffix| name == *suffix || name.ends_with(&format!(".{suffix}")))
 }
 
 /// The first label of the domain, or what stands for an address.

@@ -39,6 +39,22 @@ impl HostName {
         Self::parse_dns(text)
     }
 
+    /// Whether the name or address is unique on the Internet (RFC 6761, RFC 6762, RFC 6890, RFC 8375).
+    pub(crate) fn is_public(&self) -> bool {
+        match self.ip() {
+            Some(IpAddr::V4(ip)) => {
+                !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified())
+            }
+            Some(IpAddr::V6(ip)) => {
+                !(ip.is_loopback()
+                    || ip.is_unspecified()
+                    || ip.is_unique_local()
+                    || ip.is_unicast_link_local())
+            }
+            None => is_below_public_domain(self.as_str()),
+        }
+    }
+
     fn parse_dns(text: &str) -> Result<Self, HostError> {
         let name = text.strip_suffix('.').unwrap_or(text);
         if name.is_empty() {
@@ -98,6 +114,23 @@ impl HostName {
         }
     }
 }
+
+/// Whether a DNS name, which may be a wildcard, ends in a top-level domain of the Internet.
+pub(crate) fn is_below_public_domain(name: &str) -> bool {
+    let top = name.rsplit_once('.').map(|(_, top)| top);
+    top.is_some_and(|top| !PRIVATE_DOMAINS.contains(&top))
+}
+
+const PRIVATE_DOMAINS: &[&str] = &[
+    "localhost",
+    "local",
+    "internal",
+    "test",
+    "invalid",
+    "lan",
+    "home",
+    "arpa",
+];
 
 impl From<IpAddr> for HostName {
     fn from(address: IpAddr) -> Self {

@@ -1,7 +1,5 @@
 //! The source of a domain's certificate: a CA, files, or moorgate's own CA.
 
-use std::net::IpAddr;
-
 use toml::Spanned;
 
 use super::DomainFile;
@@ -200,7 +198,7 @@ impl<'a> AcmeDomain<'a> {
     fn own_names(&self, problems: &mut Problems) -> Option<Vec<CertifiedName>> {
         let mut authorities = self.process.acme.authorities.iter();
         let is_public_ca = authorities.any(|ca| ca.directory.is_public());
-        let is_refused = |name: &HostName| is_public_ca && !is_public(name);
+        let is_refused = |name: &HostName| is_public_ca && !name.is_public();
         if is_refused(self.domain) {
             let message = format!("no public CA certifies `{}`", self.domain);
             let help = "write internal = true in [tls], or name a CA of your own in moorgate.toml";
@@ -238,32 +236,4 @@ impl<'a> AcmeDomain<'a> {
     }
 }
 
-/// Whether a name or an address is unique on the Internet (RFC 6761, RFC 6762, RFC 6890).
-fn is_public(name: &HostName) -> bool {
-    match name.ip() {
-        Some(IpAddr::V4(ip)) => {
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified())
-        }
-        Some(IpAddr::V6(ip)) => {
-            !(ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_unique_local()
-                || ip.is_unicast_link_local())
-        }
-        None => {
-            let top = name.as_str().rsplit_once('.').map(|(_, top)| top);
-            top.is_some_and(|top| !PRIVATE.contains(&top))
-        }
-    }
-}
-
-const PRIVATE: &[&str] = &[
-    "localhost",
-    "local",
-    "internal",
-    "test",
-    "invalid",
-    "lan",
-    "home",
-];
 const HELP: &str = "write acme = true, `certificate` and `key`, or internal = true, in [tls]";

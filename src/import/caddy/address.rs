@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::position::SourcePosition;
-use crate::registry::host::HostName;
+use crate::registry::host::{HostName, is_below_public_domain};
 
 /// An address of a site, as far as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,19 +72,8 @@ impl SiteAddress {
 
     /// Whether Caddy itself gets a certificate from a public CA for it.
     pub(super) fn is_public(&self) -> bool {
-        let private = [
-            "localhost",
-            "local",
-            "internal",
-            "test",
-            "invalid",
-            "lan",
-            "home",
-            "arpa",
-        ];
-        let top = self.host.rsplit_once('.').map(|(_, top)| top);
         let is_address = self.name().is_some_and(|name| name.ip().is_some());
-        !is_address && top.is_some_and(|top| !private.contains(&top))
+        !is_address && is_below_public_domain(&self.host)
     }
 }
 
