@@ -9,7 +9,7 @@ use super::parser::Statement;
 use super::position::SourcePosition;
 use super::report::{DirectiveOutcome, ImportReport};
 use super::scope::RegistryScope;
-use super::site::{ImportedProcess, ImportedRule, ImportedSite, RuleLimits};
+use super::site::{ImportedProcess, ImportedRule, ImportedSite, RuleLimits, SiteCertificate};
 use super::variables::Variables;
 
 /// A site on its way from one configuration to the other.
@@ -117,6 +117,39 @@ impl SiteContext<'_> {
             self.decision(statement, text);
         }
         path.display().to_string()
+    }
+
+    /// `tls CERTIFICATE KEY`.
+    pub(super) fn certificate_files(
+        &mut self,
+        statement: &Statement,
+        certificate: &str,
+        key: &str,
+    ) {
+        let certificate = self.existing_file(statement, certificate);
+        let key = self.existing_file(statement, key);
+        self.translated(
+            statement,
+            "[tls] certificate and key, read again when they change",
+        );
+        self.site.certificate = SiteCertificate::Files { certificate, key };
+    }
+
+    /// `bind ADDRESS...`.
+    pub(super) fn bind(&mut self, statement: &Statement) {
+        for address in statement.arguments() {
+            if address.parse::<std::net::IpAddr>().is_ok() {
+                self.site.bind.push(address.to_owned());
+                self.translated(statement, "`listen`");
+            } else {
+                // Anything but the machine itself could be more than it was.
+                self.site.bind.push("127.0.0.1".to_owned());
+                self.decision(
+                    statement,
+                    "write the address itself into `listen`: until then the domain is served on 127.0.0.1 only",
+                );
+            }
+        }
     }
 
     /// The servers of a group after the first.

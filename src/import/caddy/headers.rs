@@ -1,7 +1,10 @@
 //! Headers that a Caddyfile adds, changes or deletes.
 
+use secrecy::SecretString;
+
 use super::context::SiteContext;
 use super::parser::Statement;
+use super::site::{ImportedUpstream, UpstreamLogin};
 
 /// A header of responses.
 pub(super) fn response(statement: &Statement, name: &str, context: &mut SiteContext<'_>) {
@@ -38,6 +41,28 @@ pub(super) fn request(statement: &Statement, arguments: &[&str], context: &mut S
         statement,
         "moorgate adds no headers to requests: see whether the registry needs it",
     );
+}
+
+/// The registry's own credentials.
+pub(super) fn authorization(
+    line: &Statement,
+    value: &str,
+    upstream: &mut ImportedUpstream,
+    context: &mut SiteContext<'_>,
+) {
+    match basic(value) {
+        Some((username, password)) => {
+            upstream.login = Some(UpstreamLogin {
+                username,
+                password: SecretString::from(password),
+            });
+            context.translated(line, "`username` and `password` of the registry");
+        }
+        None => context.redundant(
+            line,
+            "credentials go to the registry by `authorization` in [upstream]",
+        ),
+    }
 }
 
 /// Whether a line passes the client's `Host` on; Caddy 1 does so only where it is told.

@@ -41,7 +41,7 @@ fn directive(statement: &Statement, context: &mut SiteContext<'_>) {
             context,
         ),
         "internal" => refused(statement, &statement.arguments(), context),
-        "bind" => bind(statement, context),
+        "bind" => context.bind(statement),
         "log" => log(statement, context),
         "rewrite" if is_about_registry(argument(1)) => context.decision(
             statement,
@@ -165,22 +165,6 @@ fn refused(statement: &Statement, paths: &[&str], context: &mut SiteContext<'_>)
     let paths: Vec<&str> = paths.iter().copied().chain(in_block).collect();
     for path in paths {
         context.denied(statement, scope::of_prefix(path), RuleLimits::default());
-    }
-}
-
-fn bind(statement: &Statement, context: &mut SiteContext<'_>) {
-    for address in statement.arguments() {
-        if address.parse::<std::net::IpAddr>().is_ok() {
-            context.site.bind.push(address.to_owned());
-            context.translated(statement, "`listen`");
-        } else {
-            // Anything but the machine itself could be more than it was.
-            context.site.bind.push("127.0.0.1".to_owned());
-            context.decision(
-                statement,
-                "write the address itself into `listen`: until then the domain is served on 127.0.0.1 only",
-            );
-        }
     }
 }
 

@@ -55,7 +55,7 @@ fn directive(statement: &Statement, matchers: &NamedMatchers, context: &mut Site
         }
         "request_body" => request_body(statement, matchers, context),
         "log" => log(statement, context),
-        "bind" => bind(statement, context),
+        "bind" => context.bind(statement),
         "redir" => {
             let is_https = statement
                 .arguments()
@@ -156,19 +156,6 @@ fn log(statement: &Statement, context: &mut SiteContext<'_>) {
         context.translated(statement, "[log] format = \"json\" in moorgate.toml");
     } else {
         context.redundant(statement, "each request is logged to standard output");
-    }
-}
-
-fn bind(statement: &Statement, context: &mut SiteContext<'_>) {
-    for address in statement.arguments() {
-        if address.parse::<std::net::IpAddr>().is_ok() {
-            context.site.bind.push(address.to_owned());
-            context.translated(statement, "`listen`");
-        } else {
-            context.site.bind.push("127.0.0.1".to_owned());
-            let text = "write the address itself into `listen`: until then the domain is served on 127.0.0.1 only";
-            context.decision(statement, text);
-        }
     }
 }
 

@@ -213,16 +213,7 @@ fn option(line: &Statement, upstream: &mut ImportedUpstream, context: &mut SiteC
         ("websocket", _) => context.redundant(line, "registries have no WebSockets"),
         ("upstream", _) => context.translated(line, "one more address, as in `proxy`"),
         ("header_upstream", [name, value]) if name.eq_ignore_ascii_case("authorization") => {
-            match headers::basic(value) {
-                Some((username, password)) => {
-                    upstream.login = Some(UpstreamLogin {
-                        username,
-                        password: SecretString::from(password),
-                    });
-                    context.translated(line, "`username` and `password` of the registry");
-                }
-                None => context.redundant(line, "credentials go to the registry by `authorization` in [upstream]"),
-            }
+            headers::authorization(line, value, upstream, context)
         }
         ("header_upstream", arguments) => headers::request(line, arguments, context),
         ("header_downstream", [name, ..]) => headers::response(line, name, context),

@@ -26,15 +26,7 @@ pub(super) fn certificate(directives: &[Statement], context: &mut SiteContext<'_
                 let email = Some((*email).to_owned());
                 context.site.certificate = SiteCertificate::Acme { email };
             }
-            [certificate, key] => {
-                let certificate = context.existing_file(statement, certificate);
-                let key = context.existing_file(statement, key);
-                context.translated(
-                    statement,
-                    "[tls] certificate and key, read again when they change",
-                );
-                context.site.certificate = SiteCertificate::Files { certificate, key };
-            }
+            [certificate, key] => context.certificate_files(statement, certificate, key),
             [] => context.redundant(statement, "see the options in its block"),
             _ => context.error(
                 statement,

@@ -1,12 +1,10 @@
 //! `reverse_proxy` of version 2: the server, and the options of the connection to it.
 
-use secrecy::SecretString;
-
 use super::matcher::is_matcher;
 use crate::import::caddy::context::SiteContext;
 use crate::import::caddy::headers;
 use crate::import::caddy::parser::Statement;
-use crate::import::caddy::site::{ImportedUpstream, UpstreamLogin};
+use crate::import::caddy::site::ImportedUpstream;
 use crate::import::caddy::values;
 
 /// The addresses that a directive names.
@@ -73,16 +71,7 @@ fn option(line: &Statement, upstream: &mut ImportedUpstream, context: &mut SiteC
         ("to", _) => {}
         ("header_up", [name, value]) if name.eq_ignore_ascii_case("authorization") => {
             let value = context.variables.expand_placeholders(value, &line.at);
-            match headers::basic(&value) {
-                Some((username, password)) => {
-                    upstream.login = Some(UpstreamLogin {
-                        username,
-                        password: SecretString::from(password),
-                    });
-                    context.translated(line, "`username` and `password` of the registry");
-                }
-                None => context.redundant(line, "credentials go to the registry by `authorization` in [upstream]"),
-            }
+            headers::authorization(line, &value, upstream, context)
         }
         ("header_up", arguments) => headers::request(line, arguments, context),
         ("header_down", [name, ..]) => headers::response(line, name, context),

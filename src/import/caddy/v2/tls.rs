@@ -22,15 +22,7 @@ pub(super) fn certificate(statement: &Statement, context: &mut SiteContext<'_>) 
             context.translated(statement, format!("[tls] acme = \"{email}\""));
             context.site.certificate = SiteCertificate::Acme { email: Some(email) };
         }
-        [certificate, key] => {
-            let certificate = context.existing_file(statement, certificate);
-            let key = context.existing_file(statement, key);
-            context.translated(
-                statement,
-                "[tls] certificate and key, read again when they change",
-            );
-            context.site.certificate = SiteCertificate::Files { certificate, key };
-        }
+        [certificate, key] => context.certificate_files(statement, certificate, key),
         [] => context.redundant(statement, "see the options in its block"),
         _ => context.error(
             statement,
