@@ -47,8 +47,8 @@
 //! `observe` counts, and writes the logs through a bounded queue (`observe/log_queue`), a lasting
 //! trouble once a minute (`observe/repeats`). `listen/open_connections` decides which connection ends
 //! for a new one at the limit, and `connection/closing` ends connections so that the last
-//! answer arrives. `app` builds all of it and swaps it on reload, and
-//! `app/lifecycle` turns signals into reload and drain, and tells the service manager. `admin` serves health, status and metrics
+//! answer arrives. `app` builds all of it and swaps it on reload, and `app/lifecycle` turns signals
+//! into reload and drain, and tells the service manager. `admin` serves health, status and metrics
 //! and takes commands on the control socket. `import` translates Caddyfiles into domain files.
 //! `cli` is the command.
 //!
@@ -56,7 +56,8 @@
 //!
 //! A module uses only modules of lower layers, which a test checks. From the lowest:
 //! `clock crypto keyed_lock state_file` → `registry` → `config` → `observe` → `auth certs` →
-//! `store upstream` → `tls request` → `listen workers` → `connection` → `app` → `admin` → `import` → `cli`.
+//! `store upstream` → `tls request` → `listen workers` → `connection` → `app` → `admin` → `import` →
+//! `cli`.
 #![cfg_attr(
     test,
     expect(

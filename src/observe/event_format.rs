@@ -102,9 +102,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct EventLines(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for EventLines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().expect("one thread").extend(bytes);
             Ok(bytes.len())
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_object_with_the_names_of_requests() {
-        let lines = Lines::default();
+        let lines = EventLines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())

@@ -40,9 +40,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct DamageLines(Arc<Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Lines {
+    impl std::io::Write for DamageLines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn damage_is_one_line_when_it_is_found_and_one_when_it_is_mended() {
-        let lines = Lines::default();
+        let lines = DamageLines::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())

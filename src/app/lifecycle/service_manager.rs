@@ -11,11 +11,7 @@ use crate::state_file::run_blocking;
 
 /// The configuration is in force, and connections are accepted.
 pub(super) async fn ready(app: &App) {
-    send(vec![
-        NotifyState::Ready.to_string(),
-        NotifyState::Status(&serving(app)).to_string(),
-    ])
-    .await;
+    reloaded(app, true).await;
 }
 
 /// The configuration is read again. [`reloaded`] must follow.
