@@ -12,9 +12,10 @@ pub(crate) mod problem;
 mod raw;
 mod resolve;
 mod schema;
-mod secret;
+pub(crate) mod secret;
 pub(crate) mod snapshot;
 mod source;
+pub(crate) mod upstream;
 mod values;
 pub(crate) mod vhost;
 

@@ -6,6 +6,7 @@ pub(crate) mod host;
 
 pub(crate) mod digest;
 pub(crate) mod name;
+pub(crate) mod name_map;
 pub(crate) mod pattern;
 pub(crate) mod reference;
 pub(crate) mod upload_id;
@@ -16,4 +17,5 @@ pub(crate) mod challenge;
 pub(crate) mod error_code;
 pub(crate) mod link;
 pub(crate) mod location;
+pub(crate) mod product;
 pub(crate) mod scope;

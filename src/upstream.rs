@@ -11,6 +11,7 @@ mod first_bytes;
 pub(crate) mod health;
 pub(crate) mod message_length;
 pub(crate) mod pool;
+pub(crate) mod product;
 pub(crate) mod request_body;
 pub(crate) mod response_body;
 pub(crate) mod transfer;
@@ -24,7 +25,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use crate::clock::Watched;
-use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::config::upstream::{Scheme, UpstreamUrl};
 use connector::Connector;
 use error::UpstreamError;
 use first_bytes::OtherProtocol;

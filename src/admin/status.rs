@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::app::resources::resources;
 use crate::certs::served::report::{CertificateReport, DomainBudget};
 use crate::certs::state::ledger::LimitBudget;
-use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::observe::resource_use::ResourceUse;
 use crate::request::site::{Backend, Site};
 use crate::upstream::health::HealthReport;

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use crate::certs::library_error::with_sources;
 use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{SharedVirtualHost, UpstreamAuthorization, UpstreamUrl};
+use crate::config::upstream::{UpstreamAuthorization, UpstreamUrl};
+use crate::config::vhost::SharedVirtualHost;
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 use crate::upstream::Upstream;
@@ -47,7 +48,8 @@ async fn problems_of(host: &SharedVirtualHost, is_running: bool) -> Vec<Problem>
             url: &settings.url,
             path: "/v2/",
         };
-        let answer = registry.ask(Credential::new(&settings.authorization)).await;
+        let credential = Credential::new(&settings.authorization).ok()?;
+        let answer = registry.ask(credential).await;
         registry.problem(answer.and_then(|answer| check_registry(answer, &settings.authorization)))
     };
     let browser = async {
@@ -149,7 +151,7 @@ fn check_registry(
             "this registry wants tokens, which moorgate cannot fetch".to_owned(),
             "set the registry to passwords (Basic), or to none behind moorgate",
         )),
-        UpstreamAuthorization::Basic { .. } if is_refused => Err((
+        UpstreamAuthorization::Login(_) if is_refused => Err((
             format!("this registry refuses moorgate's own user and password ({status})"),
             "correct `username` and `password` in [upstream]",
         )),

@@ -11,10 +11,9 @@ use crate::auth::policy::Policy;
 use crate::auth::token::Tokens;
 use crate::auth::upload_session::SessionKey;
 use crate::config::problem::{Problem, Problems};
-use crate::config::vhost::{
-    Redirects, RegistrySettings, Scheme, SharedVirtualHost, StoreSettings, UpstreamSettings,
-    UpstreamUrl,
-};
+use crate::config::upstream::{Redirects, Scheme, UpstreamSettings, UpstreamUrl};
+use crate::config::vhost::{RegistrySettings, SharedVirtualHost, StoreSettings};
+use crate::registry::product::Product;
 use crate::request::site::{Backend, Registry, Site};
 use crate::request::via::ViaPseudonym;
 use crate::store::Store;
@@ -93,6 +92,7 @@ struct TargetSettings<'a> {
     role: UpstreamRole,
     url: &'a UpstreamUrl,
     credential: Credential,
+    product: Option<Product>,
 }
 
 struct SiteBuilder<'a> {
@@ -151,10 +151,14 @@ impl SiteBuilder<'_> {
     }
 
     fn upstream(&mut self, upstream: &UpstreamSettings, trust: Option<&Trust>) -> Option<Registry> {
+        let credential = Credential::new(&upstream.authorization)
+            .map_err(|error| self.report(&["upstream"], error.to_string()))
+            .ok()?;
         let settings = TargetSettings {
             role: UpstreamRole::Registry,
             url: &upstream.url,
-            credential: Credential::new(&upstream.authorization),
+            credential,
+            product: upstream.product,
         };
         let old = self.before.and_then(|site| site.registry.upstream());
         self.target(settings, old, trust)
@@ -188,6 +192,7 @@ impl SiteBuilder<'_> {
             role: UpstreamRole::Browser,
             url: &browser.url,
             credential: Credential::None,
+            product: None,
         };
         let old = self.before.and_then(|site| site.browser.as_ref());
         self.target(settings, old, trust)
@@ -206,6 +211,7 @@ impl SiteBuilder<'_> {
             role,
             url,
             credential,
+            product,
         } = settings;
         let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
         let authority = url.host.authority(url.port, default_port);
@@ -235,6 +241,9 @@ impl SiteBuilder<'_> {
             upstream,
             authority,
             credential,
+            product: product
+                .or_else(|| Product::of_host(&url.host))
+                .unwrap_or(Product::Distribution),
             via,
         })
     }

@@ -15,12 +15,15 @@ use crate::config::network::TrustedProxies;
 use crate::config::snapshot::{
     ConnectionSettings, FailureBudgets, LogFormat, LogLevel, LogSettings, Snapshot,
 };
+use crate::config::upstream::{
+    Redirects, Scheme, UpstreamAuthorization, UpstreamSettings, UpstreamUrl,
+};
 use crate::config::vhost::{
     AnonymousAccess, AuthMode, AuthSettings, CertificateSource, Limits, ListenAddress,
-    LocationForm, Redirects, RegistrySettings, Scheme, SharedVirtualHost, Timeouts,
-    UpstreamAuthorization, UpstreamSettings, UpstreamUrl, VirtualHost,
+    LocationForm, RegistrySettings, SharedVirtualHost, Timeouts, VirtualHost,
 };
 use crate::registry::host::{Authority, HostName};
+use crate::registry::name_map::NameMap;
 
 /// The two texts of a self-signed certificate.
 pub(crate) struct Pair {
@@ -123,6 +126,14 @@ pub(crate) fn host(
             },
             roots: None,
             authorization: UpstreamAuthorization::Strip,
+            product: None,
+            create: false,
+            untag: None,
+            admin: None,
+            api: None,
+            hosts: Vec::new(),
+            names: NameMap::default(),
+            spool: 0,
             redirects: Redirects::Pass,
             follow_hosts: Vec::new(),
         }),

@@ -13,7 +13,8 @@ use crate::certs::served;
 use crate::config::Loaded;
 use crate::config::problem::{Colour, Problem, ProblemSeverity, Problems};
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{CertificateSource, ListenAddress, UpstreamAuthorization, VirtualHost};
+use crate::config::upstream::UpstreamAuthorization;
+use crate::config::vhost::{CertificateSource, ListenAddress, VirtualHost};
 
 /// How much is checked, and how it is told.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -237,10 +238,7 @@ fn domain(host: &VirtualHost) -> Value {
         .map(|upstream| match &upstream.authorization {
             UpstreamAuthorization::Strip => "strip",
             UpstreamAuthorization::Pass => "pass",
-            UpstreamAuthorization::Basic {
-                username: _,
-                password: _,
-            } => "own",
+            UpstreamAuthorization::Login(_) => "own",
         });
     json!({
         "domain": host.domain.as_str(),

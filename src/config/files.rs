@@ -14,6 +14,7 @@ use super::problem::{Problem, Problems};
 use super::raw::access::RawRules;
 use super::raw::{self, DOMAIN_FILE, RawCa, RawDomain, Setting};
 use super::resolve::{DomainFile, MainFile};
+use super::secret::RawSecret;
 use super::source::{Source, open_regular};
 
 /// Reads `moorgate.toml`; a missing file counts as an empty one.
@@ -152,33 +153,45 @@ fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
     {
         exposed::warn_of_key(&source, &source.beside(key), span, problems);
     }
-    let password = password(&source, &raw, problems);
+    check_secrets(&source, &raw, problems);
     let groups = groups(&source, &raw.rules, problems);
     Some(DomainFile {
         source,
         raw,
-        password,
         groups,
     })
 }
 
-/// Reads the secret of `upstream.password`.
-fn password(
-    source: &Arc<Source>,
-    raw: &RawDomain,
-    problems: &mut Problems,
-) -> Option<SecretString> {
-    let Setting::Given(secret, span) = &raw.upstream.given()?.password else {
-        return None;
+/// Checks that the secrets of `[upstream]` can be read, and only by those who should.
+fn check_secrets(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
+    let Some(upstream) = raw.upstream.given() else {
+        return;
     };
-    exposed::warn_of_secret(source, "upstream.password", (secret, span), problems);
-    match secret.reveal(|path| source.beside(path)) {
-        Ok(secret) => Some(secret),
-        Err(error) => {
-            let message = format!("`upstream.password` {error}");
+    let mut check = |key: &str, setting: &Setting<RawSecret>, is_whole: bool| {
+        let Setting::Given(secret, span) = setting else {
+            return;
+        };
+        exposed::warn_of_secret(source, key, (secret, span), problems);
+        let secret = secret.source(|path| source.beside(path));
+        let read = if is_whole {
+            secret.read_whole()
+        } else {
+            secret.read()
+        };
+        if let Err(error) = read {
+            let message = format!("`{key}` {error}");
             problems.push(Problem::at(source, span, message, error.help()));
-            None
         }
+    };
+    for (key, setting) in upstream.secrets() {
+        check(key, setting, false);
+    }
+    if let Some(login) = upstream.login.given() {
+        check(
+            "upstream.login.service_account",
+            &login.service_account,
+            true,
+        );
     }
 }
 

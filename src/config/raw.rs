@@ -5,6 +5,7 @@
 pub(super) mod access;
 mod acme;
 mod table;
+mod upstream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,17 +18,17 @@ use self::access::RawRules;
 use self::acme::tls;
 pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
 use self::table::TableReader;
+use self::upstream::upstream;
+pub(super) use self::upstream::{RawAuthorization, RawLogin, RawNameRule, RawUpstream};
 use super::foreign;
 use super::network::Network;
 use super::problem::{Problem, Problems};
 use super::schema::FileKind;
-use super::secret::{self, RawSecret};
 use super::snapshot::{LogFormat, LogLevel};
 use super::source::{Source, Span};
+use super::upstream::UpstreamUrl;
 use super::values::{self, DAY, GIB, KIB};
-use super::vhost::{
-    AnonymousAccess, ListenAddress, LocationForm, MissingContent, Redirects, UpstreamUrl,
-};
+use super::vhost::{AnonymousAccess, ListenAddress};
 use crate::registry::host::{Authority, HostName};
 
 /// The state of a key in a file.
@@ -123,30 +124,6 @@ pub(super) enum RawMode {
     #[default]
     Basic,
     Token,
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct RawUpstream {
-    pub(super) url: Setting<UpstreamUrl>,
-    pub(super) directory: Setting<String>,
-    pub(super) gc: Setting<Option<Duration>>,
-    pub(super) gc_grace: Setting<Duration>,
-    pub(super) untagged: Setting<Option<Duration>>,
-    pub(super) missing: Setting<MissingContent>,
-    pub(super) roots: Setting<PathBuf>,
-    pub(super) username: Setting<String>,
-    pub(super) password: Setting<RawSecret>,
-    pub(super) authorization: Setting<RawAuthorization>,
-    pub(super) redirects: Setting<Redirects>,
-    pub(super) follow_hosts: List<Authority>,
-    pub(super) locations: Setting<LocationForm>,
-}
-
-/// What is done with the client's `Authorization`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RawAuthorization {
-    Strip,
-    Pass,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -370,64 +347,6 @@ fn auth(table: &mut TableReader<'_>) -> RawAuth {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
-    RawUpstream {
-        url: table.value("url", values::upstream_url),
-        directory: table.value("directory", values::store_name),
-        gc: table.value("gc", |value| {
-            values::duration_or_never(value, MINUTE, 365 * DAY)
-        }),
-        gc_grace: table.value("gc_grace", |value| {
-            values::long_duration(value, MIN_GRACE, 365 * DAY)
-        }),
-        untagged: table.value("untagged", |value| {
-            values::duration_or_never(value, MIN_UNTAGGED, 3650 * DAY)
-        }),
-        missing: table.value("missing", |value| {
-            values::choice(
-                value,
-                &[
-                    ("refuse", MissingContent::Refuse),
-                    ("allow", MissingContent::Allow),
-                ],
-            )
-        }),
-        roots: table.value("roots", values::path),
-        username: table.value("username", values::username),
-        password: table.value("password", secret::setting),
-        authorization: table.value("authorization", |value| {
-            values::choice(
-                value,
-                &[
-                    ("strip", RawAuthorization::Strip),
-                    ("pass", RawAuthorization::Pass),
-                ],
-            )
-        }),
-        redirects: table.value("redirects", |value| {
-            values::choice(
-                value,
-                &[("pass", Redirects::Pass), ("follow", Redirects::Follow)],
-            )
-        }),
-        follow_hosts: table.list("follow_hosts", values::follow_host),
-        locations: table.value("locations", |value| {
-            values::choice(
-                value,
-                &[
-                    ("absolute", LocationForm::Absolute),
-                    ("relative", LocationForm::Relative),
-                ],
-            )
-        }),
-    }
-}
-
-/// A push must have ended before its blobs count as garbage, and times of use are an hour coarse.
-const MIN_GRACE: Duration = Duration::from_secs(2 * 3600);
-/// Something that runs once a day, such as a nightly job that pulls by digest, has pulled by then.
-const MIN_UNTAGGED: Duration = DAY;
 
 fn limits(table: &mut TableReader<'_>) -> RawLimits {
     RawLimits {

@@ -8,6 +8,7 @@ mod domain;
 mod loops;
 mod process;
 mod tls;
+mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,9 +40,6 @@ pub(super) struct MainFile {
 pub(super) struct DomainFile {
     pub(super) source: Arc<Source>,
     pub(super) raw: RawDomain,
-    /// The secret of `raw.upstream.password`; `None` if it cannot be read, which is already
-    /// reported.
-    pub(super) password: Option<SecretString>,
     /// The text of `groups_file`; `None` without one, or if it cannot be read, which is already
     /// reported.
     pub(super) groups: Option<Arc<Source>>,

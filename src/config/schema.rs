@@ -43,6 +43,10 @@ const SECTIONS: &[Section] = &[
         ],
     ),
     domain("upstream", UPSTREAM),
+    domain("upstream", PRODUCT),
+    domain("upstream.login", LOGIN),
+    domain("upstream.admin", &["username", "password", "token"]),
+    domain("upstream.map", &["prefix", "to", "flatten"]),
     domain("browser", &["url"]),
     domain("access", ACCESS),
     domain("limits", &["manifest", "body"]),
@@ -141,6 +145,30 @@ const UPSTREAM: &[&str] = &[
     "locations",
 ];
 
+const PRODUCT: &[&str] = &[
+    "product", "create", "untag", "api", "hosts", "spool", "login", "admin", "map",
+];
+
+const LOGIN: &[&str] = &[
+    "username",
+    "password",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "profile",
+    "credentials_file",
+    "role",
+    "web_identity_token_file",
+    "instance_role",
+    "region",
+    "tenant",
+    "client_id",
+    "client_secret",
+    "service_account",
+    "metadata_server",
+    "endpoint",
+];
+
 const DOMAIN_TIMEOUTS: &[&str] = &[
     "first_body_byte",
     "stall",
@@ -151,7 +179,16 @@ const DOMAIN_TIMEOUTS: &[&str] = &[
 ];
 
 /// Keys whose values are secrets, and the keys of tables that name the source of a secret.
-const SECRETS: &[&str] = &["password", "eab_hmac_key"];
+const SECRETS: &[&str] = &[
+    "password",
+    "eab_hmac_key",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "client_secret",
+    "service_account",
+    "token",
+];
 const SECRET_SOURCES: &[&str] = &["env", "file"];
 
 /// Tables with arbitrary keys and without secrets.
@@ -288,7 +325,7 @@ fn place(section: &Section, kind: FileKind) -> String {
     match section.table {
         "" if file.is_empty() => "at the top of the file, above the first [table]".to_owned(),
         "" => format!("at the top{file}"),
-        "access" => format!("in [[access]]{file}"),
+        table @ ("access" | "upstream.map") => format!("in [[{table}]]{file}"),
         table => format!("in [{table}]{file}"),
     }
 }

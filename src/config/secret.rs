@@ -9,6 +9,37 @@ use toml::de::{DeTable, DeValue};
 use super::source::open_regular;
 use super::values::InvalidValue;
 
+/// Where a secret is, with the absolute path of a file. Read when it is needed, so that a file may
+/// change.
+#[derive(Clone, Debug)]
+pub struct SecretSource(RawSecret);
+
+impl SecretSource {
+    /// A secret that never changes.
+    #[cfg(test)]
+    pub(crate) fn literal(secret: &str) -> Self {
+        Self(RawSecret::Literal(SecretString::from(secret)))
+    }
+
+    /// Reads the secret: of a file, the first line.
+    pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
+        self.0.reveal(Path::to_owned)
+    }
+
+    /// Reads a secret of several lines.
+    pub(crate) fn read_whole(&self) -> Result<SecretString, SecretError> {
+        self.0.reveal_whole(Path::to_owned)
+    }
+
+    /// The file of the secret, whose changes count at once.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match &self.0 {
+            RawSecret::File(path) => Some(path),
+            RawSecret::Literal(_) | RawSecret::Environment(_) => None,
+        }
+    }
+}
+
 /// A secret as written.
 #[derive(Clone, Debug)]
 pub(super) enum RawSecret {
@@ -22,7 +53,7 @@ pub(super) enum RawSecret {
 
 /// Why a secret cannot be read. Never contains the secret.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SecretError {
+pub(crate) enum SecretError {
     #[error("names the environment variable `{0}`, which is not set")]
     NotSet(String),
     #[error("names the environment variable `{0}`, which is not UTF-8")]
@@ -36,7 +67,7 @@ pub(super) enum SecretError {
 }
 
 impl SecretError {
-    pub(super) fn help(&self) -> &'static str {
+    pub(crate) fn help(&self) -> &'static str {
         match self {
             Self::NotSet(_) => "set it where moorgate is started, or write { file = \"PATH\" }",
             Self::NotUnicode(_) => "write the secret in UTF-8",
@@ -108,18 +139,27 @@ impl RawSecret {
         })
     }
 
+    /// Where it is. `beside` resolves a relative path.
+    pub(super) fn source(&self, beside: impl FnOnce(&Path) -> PathBuf) -> SecretSource {
+        SecretSource(match self {
+            Self::File(path) => Self::File(beside(path)),
+            Self::Literal(_) | Self::Environment(_) => self.clone(),
+        })
+    }
+
     /// Reads the secret. `beside` resolves a relative path.
     pub(super) fn reveal(
         &self,
         beside: impl FnOnce(&Path) -> PathBuf,
     ) -> Result<SecretString, SecretError> {
+        let text = self.text(beside)?;
+        // Of a file, the first line counts.
         let secret = match self {
-            Self::Literal(secret) => secret.clone(),
-            Self::Environment(name) => from_environment(name)?,
-            Self::File(path) => {
-                let path = beside(path);
-                first_line(&path).map_err(|cause| SecretError::Unreadable { path, cause })?
+            Self::File(_) => {
+                let line = text.expose_secret().split('\n').next().unwrap_or_default();
+                SecretString::from(line.strip_suffix('\r').unwrap_or(line))
             }
+            Self::Literal(_) | Self::Environment(_) => text,
         };
         if secret.expose_secret().is_empty() {
             return Err(SecretError::Empty);
@@ -128,6 +168,29 @@ impl RawSecret {
             return Err(SecretError::Control);
         }
         Ok(secret)
+    }
+
+    /// Reads a secret that may have several lines, such as a JSON document.
+    fn reveal_whole(
+        &self,
+        beside: impl FnOnce(&Path) -> PathBuf,
+    ) -> Result<SecretString, SecretError> {
+        let text = self.text(beside)?;
+        if text.expose_secret().trim().is_empty() {
+            return Err(SecretError::Empty);
+        }
+        Ok(text)
+    }
+
+    fn text(&self, beside: impl FnOnce(&Path) -> PathBuf) -> Result<SecretString, SecretError> {
+        match self {
+            Self::Literal(secret) => Ok(secret.clone()),
+            Self::Environment(name) => from_environment(name),
+            Self::File(path) => {
+                let path = beside(path);
+                content(&path).map_err(|cause| SecretError::Unreadable { path, cause })
+            }
+        }
     }
 }
 
@@ -139,14 +202,12 @@ fn from_environment(name: &str) -> Result<SecretString, SecretError> {
         .map_err(|_| SecretError::NotUnicode(name.to_owned()))
 }
 
-/// The first line without its line break; the rest of the file is ignored.
-fn first_line(path: &Path) -> io::Result<SecretString> {
+fn content(path: &Path) -> io::Result<SecretString> {
     let mut text = String::new();
     open_regular(path)?
         .take(MAX_FILE)
         .read_to_string(&mut text)?;
-    let line = text.split('\n').next().unwrap_or_default();
-    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
+    Ok(SecretString::from(text))
 }
 
 /// Far above any password, so that a log file named by mistake is not read as a whole.

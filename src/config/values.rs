@@ -278,6 +278,27 @@ pub(super) fn username(value: &DeValue<'_>) -> Value<String> {
     Ok(text.to_owned())
 }
 
+/// A name that another service gave: of a profile, a role, a tenant or an application.
+pub(super) fn given_name(value: &DeValue<'_>) -> Value<String> {
+    let help = "write it in quotes, as the service shows it";
+    let text = text(value, help)?;
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(InvalidValue::new("is not a name", help));
+    }
+    Ok(text.to_owned())
+}
+
+/// A region of AWS, a part of host names.
+pub(super) fn region(value: &DeValue<'_>) -> Value<String> {
+    let help = "write a region such as \"eu-central-1\"";
+    let text = text(value, help)?;
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(is_part) {
+        return Err(InvalidValue::new("is not a region", help));
+    }
+    Ok(text.to_owned())
+}
+
 /// The inner value is `None` for a negative integer and for one above 64 bits.
 fn integer(value: &DeValue<'_>) -> Option<Option<u64>> {
     let integer = value.as_integer()?;

@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 use super::access::AccessSettings;
 use super::acme::AcmeRequest;
+use super::upstream::{UpstreamSettings, UpstreamUrl};
 use crate::registry::action::{Action, Actions};
 use crate::registry::host::{Authority, HostName};
 
@@ -226,83 +225,6 @@ pub enum MissingContent {
     Refuse,
     /// It is stored. A wrong size is logged.
     Allow,
-}
-
-/// Settings of an existing registry behind a virtual host.
-#[derive(Clone, Debug)]
-pub struct UpstreamSettings {
-    pub url: UpstreamUrl,
-    /// PEM file with the only trust anchors for an https upstream; `None`: the system's.
-    pub roots: Option<PathBuf>,
-    /// The `Authorization` that it receives.
-    pub authorization: UpstreamAuthorization,
-    /// What is done with redirects to other hosts.
-    pub redirects: Redirects,
-    /// The hosts, or hosts with a port, to which redirects are followed although their addresses are
-    /// private or of this host.
-    pub follow_hosts: Vec<Authority>,
-}
-
-/// `scheme://host[:port][/base]`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UpstreamUrl {
-    pub scheme: Scheme,
-    pub host: HostName,
-    /// The port, the scheme's default filled in.
-    pub port: u16,
-    /// The path before `/v2/`: empty, or `/a/b` with a leading and no trailing slash.
-    pub base_path: String,
-}
-
-impl fmt::Display for UpstreamUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        let authority = self.host.authority(self.port, self.scheme.default_port());
-        write!(f, "{scheme}://{authority}{}", self.base_path)
-    }
-}
-
-/// The scheme of an upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
-impl Scheme {
-    pub fn default_port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
-}
-
-/// The `Authorization` that the upstream receives.
-#[derive(Clone, Debug)]
-pub enum UpstreamAuthorization {
-    /// None: the client's is removed.
-    Strip,
-    /// The client's own, unchanged.
-    Pass,
-    /// moorgate's own Basic credentials.
-    Basic {
-        /// The user name, without a colon.
-        username: String,
-        password: SecretString,
-    },
-}
-
-/// What is done with a redirect to another host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Redirects {
-    /// The client receives it unchanged.
-    Pass,
-    /// moorgate follows it, without `Authorization`.
-    Follow,
 }
 
 /// The form of a `Location` that leads to the registry.

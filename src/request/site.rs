@@ -12,9 +12,11 @@ use crate::auth::policy::Policy;
 use crate::auth::token::Tokens;
 use crate::auth::upload_session::SessionKey;
 use crate::config::snapshot::Snapshot;
-use crate::config::vhost::{ListenAddress, Redirects, SharedVirtualHost};
+use crate::config::upstream::Redirects;
+use crate::config::vhost::{ListenAddress, SharedVirtualHost};
 use crate::observe::metrics::Traffic;
 use crate::registry::host::HostName;
+use crate::registry::product::Product;
 use crate::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::connector::Trust;
@@ -91,6 +93,8 @@ pub(crate) struct Backend {
     /// The Host header towards it.
     pub(crate) authority: HeaderValue,
     pub(crate) credential: Credential,
+    /// As it is configured, or as the name of its host tells.
+    pub(crate) product: Product,
     /// Marks the requests that are forwarded to it.
     pub(crate) via: Arc<ViaPseudonym>,
 }

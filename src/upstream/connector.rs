@@ -22,7 +22,7 @@ use super::destination::{AddressScope, RedirectPolicy};
 use super::error::ConnectError;
 use super::transfer::TransferProgress;
 use crate::certs::roots::{self, RootsError};
-use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::crypto::NoRandomness;
 use crate::state_file::run_blocking;
 

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderValue, header};
 use secrecy::ExposeSecret;
 
-use crate::config::vhost::UpstreamAuthorization;
+use crate::config::secret::SecretError;
+use crate::config::upstream::{LoginKind, LoginSettings, UpstreamAuthorization};
 
 /// The header value that [`UpstreamAuthorization`] leads to.
 #[derive(Clone, Debug)]
@@ -18,18 +19,35 @@ pub(crate) enum Credential {
     Own(HeaderValue),
 }
 
+/// Why there are no credentials.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CredentialError {
+    #[error("the secret {0}")]
+    Secret(#[from] SecretError),
+    #[error("credentials of this kind cannot be used yet")]
+    Unsupported,
+}
+
 impl Credential {
-    pub(crate) fn new(authorization: &UpstreamAuthorization) -> Self {
-        match authorization {
-            UpstreamAuthorization::Strip => Self::None,
-            UpstreamAuthorization::Pass => Self::Client,
-            UpstreamAuthorization::Basic { username, password } => {
+    pub(crate) fn new(authorization: &UpstreamAuthorization) -> Result<Self, CredentialError> {
+        let kind = match authorization {
+            UpstreamAuthorization::Strip => return Ok(Self::None),
+            UpstreamAuthorization::Pass => return Ok(Self::Client),
+            UpstreamAuthorization::Login(LoginSettings { kind, endpoint: _ }) => kind,
+        };
+        match kind {
+            LoginKind::Password { username, password } => {
+                let password = password.read()?;
                 let pair = format!("{username}:{}", password.expose_secret());
                 let text = format!("Basic {}", STANDARD.encode(pair));
                 let mut value = HeaderValue::from_str(&text).expect("base64 is visible ASCII");
                 value.set_sensitive(true);
-                Self::Own(value)
+                Ok(Self::Own(value))
             }
+            LoginKind::Aws { .. }
+            | LoginKind::Entra { .. }
+            | LoginKind::ServiceAccount { .. }
+            | LoginKind::MetadataServer => Err(CredentialError::Unsupported),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::vhost::Scheme;
+use crate::config::upstream::Scheme;
 
 /// The first bytes since a request began. An atomic, because every read adds to it: all but the
 /// first one cost a load.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::config::vhost::UpstreamUrl;
+use crate::config::upstream::UpstreamUrl;
 use crate::observe::repeats::PACED;
 
 /// What an upstream serves.

@@ -114,7 +114,7 @@ impl<'a> TableReader<'a> {
         key: &'static str,
         read: impl Fn(&mut TableReader<'_>, &Spanned<Cow<'_, str>>) -> Option<T>,
     ) -> Setting<Vec<T>> {
-        self.nested(key, |mut table| {
+        self.nested(key, key, |mut table| {
             let keys = table.entries.keys();
             keys.filter_map(|key| read(&mut table, key)).collect()
         })
@@ -126,23 +126,34 @@ impl<'a> TableReader<'a> {
         key: &'static str,
         read: impl FnOnce(&mut TableReader<'_>) -> T,
     ) -> Setting<T> {
-        self.nested(key, |table| read(&mut table.open()))
+        self.nested(key, key, |table| read(&mut table.open()))
+    }
+
+    /// Reads a table within this one; `name` is its whole name.
+    pub(super) fn inner<T>(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        read: impl FnOnce(&mut TableReader<'_>) -> T,
+    ) -> Setting<T> {
+        self.nested(key, name, |table| read(&mut table.open()))
     }
 
     fn nested<T>(
         &mut self,
         key: &'static str,
+        name: &'static str,
         read: impl FnOnce(TableReader<'_>) -> T,
     ) -> Setting<T> {
         let Some(value) = self.find(key) else {
             return Setting::Absent;
         };
         let DeValue::Table(entries) = value.get_ref() else {
-            let help = format!("write [{key}] on a line of its own, and its keys below");
+            let help = format!("write [{name}] on a line of its own, and its keys below");
             let error = InvalidValue::wrong_type("a table", value.get_ref(), &help);
             return self.invalid(key, &value.span(), error);
         };
-        Setting::Given(read(self.within(key, entries)), value.span())
+        Setting::Given(read(self.within(name, entries)), value.span())
     }
 
     /// Reads an array of tables, `[[key]]`, within the top level.
@@ -151,10 +162,20 @@ impl<'a> TableReader<'a> {
         key: &'static str,
         read: impl Fn(&mut TableReader<'_>) -> T,
     ) -> List<T> {
+        self.inner_list(key, key, read)
+    }
+
+    /// Reads an array of tables within this one; `name` is its whole name.
+    pub(super) fn inner_list<T>(
+        &mut self,
+        key: &'static str,
+        name: &'static str,
+        read: impl Fn(&mut TableReader<'_>) -> T,
+    ) -> List<T> {
         let Some(value) = self.find(key) else {
             return Setting::Absent;
         };
-        let help = format!("write [[{key}]] on a line of its own, and its keys below");
+        let help = format!("write [[{name}]] on a line of its own, and its keys below");
         let DeValue::Array(elements) = value.get_ref() else {
             let error = InvalidValue::wrong_type("an array of tables", value.get_ref(), &help);
             return self.invalid(key, &value.span(), error);
@@ -166,7 +187,7 @@ impl<'a> TableReader<'a> {
                     InvalidValue::wrong_type("an array of tables", element.get_ref(), &help);
                 return self.invalid(key, &element.span(), error);
             };
-            let mut table = self.within(key, entries).open();
+            let mut table = self.within(name, entries).open();
             list.push(Spanned::new(element.span(), read(&mut table)));
         }
         Setting::Given(list, value.span())

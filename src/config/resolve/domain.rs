@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use super::process::{self, Process};
 use super::tls;
-use super::{DomainFile, RequestedListener, access};
+use super::{DomainFile, RequestedListener, access, upstream};
 use crate::config::problem::{Problem, Problems};
-use crate::config::raw::{RawAuth, RawAuthorization, RawMode, RawUpstream, Setting};
-use crate::config::source::Span;
+use crate::config::raw::{RawAuth, RawAuthorization, RawMode, Setting};
 use crate::config::vhost::{
-    AuthMode, AuthSettings, BrowserSettings, LocationForm, Redirects, RegistrySettings, Scheme,
-    StoreSettings, TokenSettings, UpstreamAuthorization, UpstreamSettings, VirtualHost,
+    AuthMode, AuthSettings, BrowserSettings, LocationForm, TokenSettings, VirtualHost,
 };
 use crate::registry::host::Authority;
 
@@ -43,7 +41,7 @@ pub(super) fn virtual_host(
         &process.trusted_proxies,
         problems,
     );
-    let registry = registry(file, &process.state, problems);
+    let registry = upstream::registry(file, &process.state, problems);
     let browser = browser(file, problems);
     Some(VirtualHost {
         domain: raw.domain.given()?.clone(),
@@ -195,174 +193,4 @@ fn refresh_lifetime(
         problems.push(Problem::at(&file.source, span, message, help));
     }
     None
-}
-
-/// Exactly one of `url` and `directory`.
-fn registry(file: &DomainFile, state: &Path, problems: &mut Problems) -> Option<RegistrySettings> {
-    let (raw, header) = file.raw.upstream.table()?;
-    if raw.directory.is_absent() {
-        return upstream(file, &raw, header, problems).map(RegistrySettings::Upstream);
-    }
-    let RawUpstream {
-        url,
-        directory,
-        gc,
-        gc_grace,
-        untagged,
-        missing,
-        roots,
-        username,
-        password,
-        authorization,
-        redirects,
-        follow_hosts,
-        // For both kinds.
-        locations: _,
-    } = &raw;
-    if let Some(span) = url.span() {
-        let message =
-            "`upstream.url` and `upstream.directory` exclude each other: a domain has one registry";
-        let help = "leave `directory` out for the registry at `url`, or `url` for one that moorgate keeps itself";
-        problems.push(Problem::at(&file.source, span, message, help));
-    }
-    let others = [
-        ("roots", roots.span()),
-        ("username", username.span()),
-        ("password", password.span()),
-        ("authorization", authorization.span()),
-        ("redirects", redirects.span()),
-        ("follow_hosts", follow_hosts.span()),
-    ];
-    for (key, span) in others {
-        let Some(span) = span else { continue };
-        let message =
-            format!("`upstream.{key}` is for a registry at a `url`, and this one is a `directory`");
-        problems.push(Problem::at(&file.source, span, message, "leave it out"));
-    }
-    let name = directory.given()?.clone();
-    Some(RegistrySettings::Store(StoreSettings {
-        directory: state.join("store").join(&name),
-        name,
-        collect_every: gc.or(Some(DEFAULT_GC_INTERVAL)),
-        grace: gc_grace.or(DEFAULT_GRACE),
-        untagged: untagged.or(None),
-        missing: missing.or_empty(),
-    }))
-}
-
-const DEFAULT_GC_INTERVAL: Duration = Duration::from_hours(24);
-const DEFAULT_GRACE: Duration = Duration::from_hours(24);
-
-fn upstream(
-    file: &DomainFile,
-    upstream: &RawUpstream,
-    header: Option<&Span>,
-    problems: &mut Problems,
-) -> Option<UpstreamSettings> {
-    if upstream.url.is_absent() {
-        let help = "write url = \"http://registry:5000\" in [upstream], or directory = \"NAME\" \
-                    for a registry that moorgate keeps itself";
-        problems.push(file.missing(header, "`upstream.url` is missing", help));
-    }
-    for (key, span) in [
-        ("gc", upstream.gc.span()),
-        ("gc_grace", upstream.gc_grace.span()),
-        ("untagged", upstream.untagged.span()),
-        ("missing", upstream.missing.span()),
-    ] {
-        let Some(span) = span else { continue };
-        let message = format!("`upstream.{key}` is only for a `directory`");
-        problems.push(Problem::at(&file.source, span, message, "leave it out"));
-    }
-    let is_clear = upstream
-        .url
-        .given()
-        .is_some_and(|url| url.scheme == Scheme::Http);
-    if let Some(span) = upstream.roots.span().filter(|_| is_clear) {
-        let help = "write https:// in `upstream.url`, or leave `roots` out";
-        problems.push(Problem::at(
-            &file.source,
-            span,
-            "`upstream.roots` has no effect with http",
-            help,
-        ));
-    }
-    let authorization = authorization(file, upstream, problems);
-    Some(UpstreamSettings {
-        url: upstream.url.given()?.clone(),
-        roots: upstream.roots.given().map(|path| file.source.beside(path)),
-        authorization: authorization?,
-        redirects: upstream.redirects.or(Redirects::Pass),
-        follow_hosts: follow_hosts(file, upstream, problems),
-    })
-}
-
-/// The hosts to which redirects are followed whatever their addresses are.
-fn follow_hosts(
-    file: &DomainFile,
-    upstream: &RawUpstream,
-    problems: &mut Problems,
-) -> Vec<Authority> {
-    let follows = upstream.redirects.given() == Some(&Redirects::Follow);
-    if let Some(span) = upstream.follow_hosts.span().filter(|_| !follows) {
-        let message = "`upstream.follow_hosts` has no effect without `redirects = \"follow\"`";
-        let help = "write redirects = \"follow\" in [upstream], or leave it out";
-        problems.push(Problem::at(&file.source, span, message, help));
-    }
-    let hosts = upstream.follow_hosts.given().into_iter().flatten();
-    hosts.map(|host| host.get_ref().clone()).collect()
-}
-
-/// The credentials for the upstream: `username` and `password` together, or the client's own.
-fn authorization(
-    file: &DomainFile,
-    raw: &RawUpstream,
-    problems: &mut Problems,
-) -> Option<UpstreamAuthorization> {
-    let RawUpstream {
-        username,
-        password,
-        authorization,
-        ..
-    } = raw;
-    let passes = authorization.given() == Some(&RawAuthorization::Pass);
-    if let Some(span) = authorization
-        .span()
-        .filter(|_| passes && !(username.is_absent() && password.is_absent()))
-    {
-        let message =
-            "`upstream.authorization` cannot be \"pass\" beside `username` and `password`";
-        let help = "leave them out, or write \"strip\": the upstream gets one or the other";
-        problems.push(Problem::at(&file.source, span, message, help));
-        return None;
-    }
-    if username.is_absent() && password.is_absent() {
-        return Some(if passes {
-            UpstreamAuthorization::Pass
-        } else {
-            UpstreamAuthorization::Strip
-        });
-    }
-    if let Some(span) = username.span().filter(|_| password.is_absent()) {
-        let help = "write password = { file = \"PATH\" } in [upstream]";
-        problems.push(Problem::at(
-            &file.source,
-            span,
-            "`upstream.username` has no `password`",
-            help,
-        ));
-    }
-    if let Some(span) = password.span().filter(|_| username.is_absent()) {
-        let help = "write username = \"NAME\" in [upstream]";
-        problems.push(Problem::at(
-            &file.source,
-            span,
-            "`upstream.password` has no `username`",
-            help,
-        ));
-    }
-    Some(UpstreamAuthorization::Basic {
-        username: username.given()?.clone(),
-        password: file.password.clone()?,
-    })
 }

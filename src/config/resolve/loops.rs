@@ -4,7 +4,8 @@ use super::process::Process;
 use super::{DomainFile, RequestedListener};
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::Setting;
-use crate::config::vhost::{ListenAddress, Scheme, UpstreamUrl};
+use crate::config::upstream::{Scheme, UpstreamUrl};
+use crate::config::vhost::ListenAddress;
 use crate::registry::host::HostName;
 
 /// The domains and listeners to which an address may lead.

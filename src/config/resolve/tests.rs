@@ -7,9 +7,9 @@ use super::*;
 use crate::config::acme::{ChallengeKind, Fallback};
 use crate::config::problem::{Colour, ProblemSeverity};
 use crate::config::raw;
+use crate::config::upstream::{Redirects, UpstreamAuthorization};
 use crate::config::vhost::{
-    AuthMode, CertificateSource, Limits, LocationForm, MissingContent, Redirects, Timeouts,
-    TokenSettings, UpstreamAuthorization,
+    AuthMode, CertificateSource, Limits, LocationForm, MissingContent, Timeouts, TokenSettings,
 };
 
 const REST: &str = "[tls]\ninternal = true\n[auth]\nhtpasswd = 'ci.htpasswd'\n[upstream]\nurl = 'http://registry:5000'\n";
@@ -244,10 +244,29 @@ fn every_setting_arrives() {
                         roots: Some(
                             "conf.d/roots.pem",
                         ),
-                        authorization: Basic {
-                            username: "me",
-                            password: SecretBox<str>([REDACTED]),
+                        authorization: Login(
+                            LoginSettings {
+                                kind: Password {
+                                    username: "me",
+                                    password: SecretSource(
+                                        Literal(
+                                            SecretBox<str>([REDACTED]),
+                                        ),
+                                    ),
+                                },
+                                endpoint: None,
+                            },
+                        ),
+                        product: None,
+                        create: false,
+                        untag: None,
+                        admin: None,
+                        api: None,
+                        hosts: [],
+                        names: NameMap {
+                            rules: [],
                         },
+                        spool: 10737418240,
                         redirects: Follow,
                         follow_hosts: [
                             Authority {
@@ -351,7 +370,7 @@ fn every_setting_arrives() {
         },
     }
     "#);
-    let UpstreamAuthorization::Basic { username, password } = &snapshot.domains[0]
+    let UpstreamAuthorization::Login(login) = &snapshot.domains[0]
         .registry
         .upstream()
         .unwrap()
@@ -359,6 +378,10 @@ fn every_setting_arrives() {
     else {
         panic!("no credentials");
     };
+    let LoginKind::Password { username, password } = &login.kind else {
+        panic!("not a password");
+    };
+    let password = password.read().unwrap();
     assert_eq!(
         (username.as_str(), password.expose_secret()),
         ("me", "s3cret")

@@ -3,7 +3,7 @@
 use toml::de::DeValue;
 
 use super::{InvalidValue, text};
-use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::host::Authority;
 
 /// Parses the URL. No message shows a part of it, since people write passwords into URLs.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::request_meta::{RequestMeta, origin, rewriter};
-use crate::config::vhost::{Scheme, UpstreamUrl};
+use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::call::Call;
 use crate::registry::host::{Authority, HostName};
 use crate::registry::location::{ResponseKind, Rewriter, Rewritten};

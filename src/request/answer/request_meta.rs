@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
 use super::forward;
-use crate::config::vhost::{Redirects, Scheme, UpstreamUrl};
+use crate::config::upstream::{Redirects, Scheme, UpstreamUrl};
 use crate::registry::host::HostName;
 use crate::registry::location::{Origin, Rewriter};
 use crate::request::route::UpstreamRoute;

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::config::vhost::UpstreamAuthorization;
+use crate::config::upstream::UpstreamAuthorization;
 use crate::registry::challenge;
 use crate::request::rejection::{Rejection, UpstreamLoginError};
 use crate::request::route::UpstreamRoute;
@@ -30,10 +30,8 @@ pub(super) fn check(
     let refused = match &upstream.authorization {
         UpstreamAuthorization::Strip if wants_tokens => UpstreamLoginError::WantsTokens,
         UpstreamAuthorization::Strip => UpstreamLoginError::NoCredentials,
-        UpstreamAuthorization::Basic { .. } if wants_tokens => {
-            UpstreamLoginError::WantsTokensNotOwn
-        }
-        UpstreamAuthorization::Basic { .. } => UpstreamLoginError::OwnRefused,
+        UpstreamAuthorization::Login(_) if wants_tokens => UpstreamLoginError::WantsTokensNotOwn,
+        UpstreamAuthorization::Login(_) => UpstreamLoginError::OwnRefused,
         // Who has not logged in may do so; after that, no other password would help.
         UpstreamAuthorization::Pass if wants_tokens && route.principal().user.is_some() => {
             UpstreamLoginError::WantsTokensNotClients

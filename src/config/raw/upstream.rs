@@ -1,0 +1,223 @@
+//! The table `[upstream]` of a domain file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::table::TableReader;
+use super::{List, MINUTE, Setting};
+use crate::config::secret::{self, RawSecret};
+use crate::config::upstream::{Redirects, Untag, UpstreamUrl};
+use crate::config::values::{self, DAY, GIB, MIB};
+use crate::config::vhost::{LocationForm, MissingContent};
+use crate::registry::host::Authority;
+use crate::registry::product::Product;
+
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawUpstream {
+    pub(in crate::config) url: Setting<UpstreamUrl>,
+    pub(in crate::config) directory: Setting<String>,
+    pub(in crate::config) gc: Setting<Option<Duration>>,
+    pub(in crate::config) gc_grace: Setting<Duration>,
+    pub(in crate::config) untagged: Setting<Option<Duration>>,
+    pub(in crate::config) missing: Setting<MissingContent>,
+    pub(in crate::config) roots: Setting<PathBuf>,
+    pub(in crate::config) username: Setting<String>,
+    pub(in crate::config) password: Setting<RawSecret>,
+    pub(in crate::config) authorization: Setting<RawAuthorization>,
+    pub(in crate::config) product: Setting<Option<Product>>,
+    pub(in crate::config) create: Setting<bool>,
+    pub(in crate::config) untag: Setting<Untag>,
+    pub(in crate::config) api: Setting<UpstreamUrl>,
+    pub(in crate::config) hosts: List<Authority>,
+    pub(in crate::config) spool: Setting<u64>,
+    pub(in crate::config) login: Setting<RawLogin>,
+    pub(in crate::config) admin: Setting<RawAdminLogin>,
+    pub(in crate::config) map: List<RawNameRule>,
+    pub(in crate::config) redirects: Setting<Redirects>,
+    pub(in crate::config) follow_hosts: List<Authority>,
+    pub(in crate::config) locations: Setting<LocationForm>,
+}
+
+/// What is done with the client's `Authorization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) enum RawAuthorization {
+    Strip,
+    Pass,
+}
+
+/// `[upstream.login]`
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawLogin {
+    pub(in crate::config) username: Setting<String>,
+    pub(in crate::config) password: Setting<RawSecret>,
+    pub(in crate::config) access_key_id: Setting<RawSecret>,
+    pub(in crate::config) secret_access_key: Setting<RawSecret>,
+    pub(in crate::config) session_token: Setting<RawSecret>,
+    pub(in crate::config) profile: Setting<String>,
+    pub(in crate::config) credentials_file: Setting<PathBuf>,
+    pub(in crate::config) role: Setting<String>,
+    pub(in crate::config) web_identity_token_file: Setting<PathBuf>,
+    pub(in crate::config) instance_role: Setting<bool>,
+    pub(in crate::config) region: Setting<String>,
+    pub(in crate::config) tenant: Setting<String>,
+    pub(in crate::config) client_id: Setting<String>,
+    pub(in crate::config) client_secret: Setting<RawSecret>,
+    pub(in crate::config) service_account: Setting<RawSecret>,
+    pub(in crate::config) metadata_server: Setting<bool>,
+    pub(in crate::config) endpoint: Setting<UpstreamUrl>,
+}
+
+/// `[upstream.admin]`
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawAdminLogin {
+    pub(in crate::config) username: Setting<String>,
+    pub(in crate::config) password: Setting<RawSecret>,
+    pub(in crate::config) token: Setting<RawSecret>,
+}
+
+/// `[[upstream.map]]`
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawNameRule {
+    pub(in crate::config) prefix: Setting<String>,
+    pub(in crate::config) to: Setting<String>,
+    pub(in crate::config) flatten: Setting<String>,
+}
+
+impl RawUpstream {
+    /// The secrets of the table, with the names of their keys.
+    pub(in crate::config) fn secrets(&self) -> Vec<(&'static str, &Setting<RawSecret>)> {
+        let mut secrets = vec![("upstream.password", &self.password)];
+        if let Some(login) = self.login.given() {
+            secrets.extend([
+                ("upstream.login.password", &login.password),
+                ("upstream.login.access_key_id", &login.access_key_id),
+                ("upstream.login.secret_access_key", &login.secret_access_key),
+                ("upstream.login.session_token", &login.session_token),
+                ("upstream.login.client_secret", &login.client_secret),
+            ]);
+        }
+        if let Some(admin) = self.admin.given() {
+            secrets.extend([
+                ("upstream.admin.password", &admin.password),
+                ("upstream.admin.token", &admin.token),
+            ]);
+        }
+        secrets
+    }
+}
+
+pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
+    RawUpstream {
+        url: table.value("url", values::upstream_url),
+        directory: table.value("directory", values::store_name),
+        gc: table.value("gc", |value| {
+            values::duration_or_never(value, MINUTE, 365 * DAY)
+        }),
+        gc_grace: table.value("gc_grace", |value| {
+            values::long_duration(value, MIN_GRACE, 365 * DAY)
+        }),
+        untagged: table.value("untagged", |value| {
+            values::duration_or_never(value, MIN_UNTAGGED, 3650 * DAY)
+        }),
+        missing: table.value("missing", |value| {
+            values::choice(
+                value,
+                &[
+                    ("refuse", MissingContent::Refuse),
+                    ("allow", MissingContent::Allow),
+                ],
+            )
+        }),
+        roots: table.value("roots", values::path),
+        username: table.value("username", values::username),
+        password: table.value("password", secret::setting),
+        authorization: table.value("authorization", |value| {
+            values::choice(
+                value,
+                &[
+                    ("strip", RawAuthorization::Strip),
+                    ("pass", RawAuthorization::Pass),
+                ],
+            )
+        }),
+        product: table.value("product", |value| {
+            let named = Product::ALL.map(|product| (product.as_str(), Some(product)));
+            let choices: Vec<_> = [("auto", None)].into_iter().chain(named).collect();
+            values::choice(value, &choices)
+        }),
+        create: table.value("create", values::flag),
+        untag: table.value("untag", |value| {
+            values::choice(
+                value,
+                &[
+                    ("native", Untag::Native),
+                    ("swap", Untag::Swap),
+                    ("off", Untag::Off),
+                ],
+            )
+        }),
+        api: table.value("api", values::upstream_url),
+        hosts: table.list("hosts", values::follow_host),
+        spool: table.value("spool", |value| values::size(value, MIB, 64 * 1024 * GIB)),
+        login: table.inner("login", "upstream.login", login),
+        admin: table.inner("admin", "upstream.admin", |table| RawAdminLogin {
+            username: table.value("username", values::username),
+            password: table.value("password", secret::setting),
+            token: table.value("token", secret::setting),
+        }),
+        map: table.inner_list("map", "upstream.map", |table| RawNameRule {
+            prefix: table.value("prefix", |value| name_text(value, "\"ci/\"")),
+            to: table.value("to", |value| name_text(value, "\"acme/ci-\"")),
+            flatten: table.value("flatten", |value| name_text(value, "\"--\"")),
+        }),
+        redirects: table.value("redirects", |value| {
+            values::choice(
+                value,
+                &[("pass", Redirects::Pass), ("follow", Redirects::Follow)],
+            )
+        }),
+        follow_hosts: table.list("follow_hosts", values::follow_host),
+        locations: table.value("locations", |value| {
+            values::choice(
+                value,
+                &[
+                    ("absolute", LocationForm::Absolute),
+                    ("relative", LocationForm::Relative),
+                ],
+            )
+        }),
+    }
+}
+
+fn login(table: &mut TableReader<'_>) -> RawLogin {
+    RawLogin {
+        username: table.value("username", values::username),
+        password: table.value("password", secret::setting),
+        access_key_id: table.value("access_key_id", secret::setting),
+        secret_access_key: table.value("secret_access_key", secret::setting),
+        session_token: table.value("session_token", secret::setting),
+        profile: table.value("profile", values::given_name),
+        credentials_file: table.value("credentials_file", values::path),
+        role: table.value("role", values::given_name),
+        web_identity_token_file: table.value("web_identity_token_file", values::path),
+        instance_role: table.value("instance_role", values::flag),
+        region: table.value("region", values::region),
+        tenant: table.value("tenant", values::given_name),
+        client_id: table.value("client_id", values::given_name),
+        client_secret: table.value("client_secret", secret::setting),
+        service_account: table.value("service_account", secret::setting),
+        metadata_server: table.value("metadata_server", values::flag),
+        endpoint: table.value("endpoint", values::upstream_url),
+    }
+}
+
+/// A part of repository names. What is wrong with it is told where all rules are known.
+fn name_text(value: &toml::de::DeValue<'_>, example: &str) -> Result<String, values::InvalidValue> {
+    let help = format!("write a part of repository names in quotes, like {example}");
+    values::text(value, &help).map(str::to_owned)
+}
+
+/// A push must have ended before its blobs count as garbage, and times of use are an hour coarse.
+const MIN_GRACE: Duration = Duration::from_secs(2 * 3600);
+/// Something that runs once a day, such as a nightly job that pulls by digest, has pulled by then.
+const MIN_UNTAGGED: Duration = DAY;

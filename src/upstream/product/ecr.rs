@@ -1,0 +1,49 @@
+//! Amazon Elastic Container Registry.
+
+use super::{Capabilities, Chunks, Deletion, Dialect};
+use crate::registry::host::HostName;
+use crate::registry::product::Product;
+
+pub(super) struct Ecr;
+
+impl Dialect for Ecr {
+    fn product(&self) -> Product {
+        Product::Ecr
+    }
+
+    /// The API and the token service of the registry's region. Other hosts of the same domain belong
+    /// to anybody.
+    fn credential_hosts(&self, registry: &HostName) -> Vec<String> {
+        let Some((region, domain)) = region(registry) else {
+            return Vec::new();
+        };
+        ["api.ecr", "sts"]
+            .iter()
+            .map(|service| format!("{service}.{region}.{domain}"))
+            .collect()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            tag_deletion: Deletion::Api,
+            chunks: Chunks::One,
+            creation: true,
+            ..Capabilities::STANDARD
+        }
+    }
+}
+
+/// The region of a registry and the domain of its partition, as its name tells.
+fn region(registry: &HostName) -> Option<(&str, &str)> {
+    let name = registry.as_str();
+    let (_, rest) = [".dkr.ecr.", ".dkr.ecr-fips.", ".dkr-ecr.", ".dkr-ecr-fips."]
+        .iter()
+        .find_map(|service| name.split_once(service))?;
+    let (region, suffix) = rest.split_once('.')?;
+    let domain = match suffix {
+        "on.aws" => "amazonaws.com",
+        "on.amazonwebservices.com.cn" => "amazonaws.com.cn",
+        other => other,
+    };
+    Some((region, domain))
+}

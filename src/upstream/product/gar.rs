@@ -1,0 +1,27 @@
+//! Google Artifact Registry.
+
+use super::{Capabilities, Chunks, Dialect};
+use crate::registry::host::HostName;
+use crate::registry::product::Product;
+
+pub(super) struct Gar;
+
+impl Dialect for Gar {
+    fn product(&self) -> Product {
+        Product::Gar
+    }
+
+    fn credential_hosts(&self, _registry: &HostName) -> Vec<String> {
+        ["oauth2.googleapis.com", "artifactregistry.googleapis.com"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            chunks: Chunks::One,
+            creation: true,
+            ..Capabilities::STANDARD
+        }
+    }
+}
