@@ -7,7 +7,7 @@ use super::*;
 use crate::config::acme::{ChallengeKind, Fallback};
 use crate::config::problem::{Colour, ProblemSeverity};
 use crate::config::raw;
-use crate::config::upstream::{Redirects, UpstreamAuthorization};
+use crate::config::upstream::{LoginKind, Redirects, UpstreamAuthorization};
 use crate::config::vhost::{
     AuthMode, CertificateSource, Limits, LocationForm, MissingContent, Timeouts, TokenSettings,
 };
@@ -52,15 +52,9 @@ fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
         let Some(raw) = raw::domain(&source, &mut problems) else {
             continue;
         };
-        let password = raw
-            .upstream
-            .given()
-            .and_then(|upstream| upstream.password.given());
-        let password = password.and_then(|secret| secret.reveal(|path| path.to_owned()).ok());
         files.push(DomainFile {
             source,
             raw,
-            password,
             groups: None,
         });
     }

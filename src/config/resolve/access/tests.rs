@@ -35,7 +35,6 @@ fn resolve_all(
         DomainFile {
             raw: raw::domain(&source_of_domain, &mut problems).expect("its syntax is right"),
             source: source_of_domain,
-            password: None,
             groups: groups.map(|text| source("groups", text.to_owned())),
         }
     });
