@@ -15,6 +15,7 @@ pub(crate) mod action;
 pub(crate) mod call;
 pub(crate) mod challenge;
 pub(crate) mod error_code;
+pub(crate) mod json_strings;
 pub(crate) mod link;
 pub(crate) mod location;
 pub(crate) mod product;

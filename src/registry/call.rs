@@ -16,6 +16,15 @@ pub(crate) fn is_api(path: &str) -> bool {
     })
 }
 
+/// The repository that a path below `/v2/` names, if it names one. Errors as [`Call::parse`].
+pub(crate) fn repository_of(path: &str) -> Result<Option<RepositoryName>, CallError> {
+    let path = endpoint::plain_path(path)?;
+    Ok(match Endpoint::parse(&path)? {
+        Endpoint::Base | Endpoint::Catalog => None,
+        Endpoint::Repository(name, _) => Some(name),
+    })
+}
+
 #[cfg(test)]
 mod tests;
 

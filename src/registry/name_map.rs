@@ -2,7 +2,11 @@
 //! back to where they began, so that a repository has one name on either side and access rules hold
 //! for all of its content.
 
+mod text;
+
+use super::call::{Call, RepositoryCall};
 use super::name::RepositoryName;
+pub(crate) use text::with_client_names;
 
 /// One rule: names that begin with `prefix` begin with `to` at the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,26 @@ pub enum NameRuleError {
     Unreachable(String),
 }
 
+/// Why a repository cannot exist at the registry. The messages are for the client; they say nothing
+/// of the names there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnmappedName {
+    #[error("this registry has no repository of this name: no rule for names covers it")]
+    NoRule,
+    /// It would be the name of another repository as well.
+    #[error(
+        "this registry cannot have a repository of this name: a component of it contains `{0}`, \
+         which joins components there"
+    )]
+    Separator(Box<str>),
+    #[error(
+        "this registry cannot have a repository of this name: it is longer there than the {} \
+         characters of a repository name",
+        RepositoryName::MAX_BYTES
+    )]
+    TooLong,
+}
+
 impl NameRule {
     /// Errors: what is not a part of repository names.
     pub fn new(prefix: &str, to: &str, separator: Option<&str>) -> Result<Self, NameRuleError> {
@@ -61,15 +85,17 @@ impl NameRule {
         })
     }
 
-    /// The name at the registry of what follows the prefix; `None` where it would be the name of
-    /// another repository as well, or none.
-    fn mapped(&self, rest: &str) -> Option<RepositoryName> {
+    /// The name at the registry of what follows the prefix.
+    fn mapped(&self, rest: &str) -> Result<RepositoryName, UnmappedName> {
         let name = match &self.separator {
             None => format!("{}{rest}", self.to),
-            Some(separator) if has_run(rest, separator) => return None,
+            Some(separator) if rest.contains(&**separator) => {
+                return Err(UnmappedName::Separator(separator.clone()));
+            }
             Some(separator) => format!("{}{}", self.to, rest.replace('/', separator)),
         };
-        RepositoryName::parse(&name).ok()
+        // Beginnings and separators are parts of names, so that only the length can be wrong.
+        RepositoryName::parse(&name).map_err(|_| UnmappedName::TooLong)
     }
 
     /// What followed the prefix of a name at the registry.
@@ -86,11 +112,6 @@ impl NameRule {
 /// Whether a name can begin so: with it and one more letter there is a whole name.
 fn is_beginning(text: &str) -> bool {
     RepositoryName::parse(&format!("{text}a")).is_ok()
-}
-
-/// Whether a component contains a separator, so that joined components could be split differently.
-fn has_run(rest: &str, separator: &str) -> bool {
-    rest.contains(separator)
 }
 
 /// The rules of one registry. Without any, names are the same on both sides.
@@ -124,13 +145,37 @@ impl NameMap {
         self.rules.is_empty()
     }
 
-    /// The name at the registry; `None` if the repository cannot exist there.
-    pub fn to_registry(&self, name: &RepositoryName) -> Option<RepositoryName> {
+    /// The name at the registry.
+    pub fn to_registry(&self, name: &RepositoryName) -> Result<RepositoryName, UnmappedName> {
         if self.is_identity() {
-            return Some(name.clone());
+            return Ok(name.clone());
         }
-        let rule = self.rule_of(name.as_str())?;
+        let rule = self.rule_of(name.as_str()).ok_or(UnmappedName::NoRule)?;
         rule.mapped(&name.as_str()[rule.prefix.len()..])
+    }
+
+    /// A call with the names at the registry. A mount whose source cannot exist there is an ordinary
+    /// upload, and so is one without a source: the registry would look for the blob in repositories
+    /// that clients cannot name.
+    pub fn to_registry_call(&self, call: &Call) -> Result<Call, UnmappedName> {
+        let Call::Repository { name, operation } = call else {
+            return Ok(call.clone());
+        };
+        let operation = match operation {
+            RepositoryCall::Mount { digest, from } => {
+                let from = from.as_ref().and_then(|from| self.to_registry(from).ok());
+                match from {
+                    Some(from) => RepositoryCall::Mount {
+                        digest: digest.clone(),
+                        from: Some(from),
+                    },
+                    None => RepositoryCall::UploadStart { digest: None },
+                }
+            }
+            other => other.clone(),
+        };
+        let name = self.to_registry(name)?;
+        Ok(Call::Repository { name, operation })
     }
 
     /// The name that clients know; `None` for a repository that they cannot name.
@@ -143,8 +188,14 @@ impl NameMap {
             .filter_map(|candidate| RepositoryName::parse(&candidate).ok())
             .find(|candidate| {
                 self.to_registry(candidate)
-                    .is_some_and(|mapped| mapped.as_str() == name)
+                    .is_ok_and(|mapped| mapped.as_str() == name)
             })
+    }
+
+    /// The beginning of a name by which its rule is chosen; empty where there is none.
+    pub fn prefix_of<'n>(&self, name: &'n RepositoryName) -> &'n str {
+        let rule = self.rule_of(name.as_str());
+        rule.map_or("", |rule| &name.as_str()[..rule.prefix.len()])
     }
 
     fn rule_of(&self, name: &str) -> Option<&NameRule> {
@@ -180,25 +231,26 @@ mod tests {
         let map = map(&[
             ("ci/", "acme/ci-", Some("--")),
             ("library/", "mirror/", None),
-            ("", "acme/", None),
         ]);
         for (outside, inside) in [
-            ("ci/app", Some("acme/ci-app")),
-            ("ci/a/b/c", Some("acme/ci-a--b--c")),
+            ("ci/app", Ok("acme/ci-app")),
+            ("ci/a/b/c", Ok("acme/ci-a--b--c")),
+            ("ci/a-b/c", Ok("acme/ci-a-b--c")),
             // It could also be a/b.
-            ("ci/a--b", None),
-            ("ci/a---b", None),
-            ("library/alpine", Some("mirror/alpine")),
-            ("library/a/b", Some("mirror/a/b")),
+            ("ci/a--b", Err(UnmappedName::Separator("--".into()))),
+            ("ci/a---b", Err(UnmappedName::Separator("--".into()))),
+            ("library/alpine", Ok("mirror/alpine")),
+            ("library/a/b", Ok("mirror/a/b")),
+            ("library", Err(UnmappedName::NoRule)),
+            (
+                &format!("ci/{}", "a".repeat(248)),
+                Err(UnmappedName::TooLong),
+            ),
         ] {
             let mapped = map.to_registry(&name(outside));
-            assert_eq!(
-                mapped.as_ref().map(RepositoryName::as_str),
-                inside,
-                "{outside}"
-            );
-            if let Some(inside) = inside {
-                let back = map.from_registry(inside);
+            assert_eq!(mapped, inside.map(name), "{outside}");
+            if let Ok(inside) = mapped {
+                let back = map.from_registry(inside.as_str());
                 assert_eq!(back, Some(name(outside)), "{inside}");
             }
         }
@@ -206,7 +258,7 @@ mod tests {
         assert_eq!(map.from_registry("mirror"), None);
         assert_eq!(
             NameMap::default().to_registry(&name("a/b")),
-            Some(name("a/b"))
+            Ok(name("a/b"))
         );
     }
 
@@ -243,6 +295,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn calls_have_the_names_of_the_registry() {
+        let map = map(&[("ci/", "acme/ci-", Some("--"))]);
+        let uploads = |query: &str| {
+            let path = "/v2/ci/a/b/blobs/uploads/";
+            let call = Call::parse(&http::Method::POST, path, Some(query)).expect("a call");
+            map.to_registry_call(&call).map(|call| call.print().1)
+        };
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let at = "/v2/acme/ci-a--b/blobs/uploads/";
+        for (query, target) in [
+            (String::new(), at.to_owned()),
+            (
+                format!("mount={digest}&from=ci/c/d"),
+                format!("{at}?mount={digest}&from=acme/ci-c--d"),
+            ),
+            (format!("mount={digest}&from=ci/c--d"), at.to_owned()),
+            (format!("mount={digest}&from=acme/ci-c"), at.to_owned()),
+            (format!("mount={digest}"), at.to_owned()),
+        ] {
+            assert_eq!(uploads(&query), Ok(target), "{query}");
+        }
+    }
+
     proptest! {
         #[test]
         fn two_names_never_become_one(
@@ -252,13 +328,12 @@ mod tests {
         ) {
             let map = map(&[("a/", "x/a-", separator), ("b/", "y/", separator), ("", "z", separator)]);
             let names = [a, b].map(|text| RepositoryName::parse(&text).ok());
-            if let [Some(a), Some(b)] = names {
-                let mapped = map.to_registry(&a);
-                if let Some(inside) = &mapped {
-                    prop_assert_eq!(map.from_registry(inside.as_str()), Some(a.clone()));
-                }
-                if a != b && mapped.is_some() {
-                    prop_assert_ne!(mapped, map.to_registry(&b));
+            if let [Some(a), Some(b)] = names
+                && let Ok(inside) = map.to_registry(&a)
+            {
+                prop_assert_eq!(map.from_registry(inside.as_str()), Some(a.clone()));
+                if a != b {
+                    prop_assert_ne!(Ok(inside), map.to_registry(&b));
                 }
             }
         }

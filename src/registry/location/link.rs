@@ -8,6 +8,16 @@ impl Rewriter<'_> {
     /// and spaces are not changed. `None`: the header is malformed or a reference is refused, and
     /// must be left out.
     pub fn link(&self, value: &str) -> Option<String> {
+        self.link_with(value, Some)
+    }
+
+    /// The same with another path for each that leads to the registry. `None` for one: it must be
+    /// left out, and the header with it.
+    pub(crate) fn link_with(
+        &self,
+        value: &str,
+        path_for_client: impl Fn(String) -> Option<String>,
+    ) -> Option<String> {
         if value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
             return None;
         }
@@ -21,7 +31,7 @@ impl Rewriter<'_> {
                 Rewritten::Refused => return None,
             };
             result.push_str(value.get(copied..link.range.start)?);
-            result.push_str(&path);
+            result.push_str(&path_for_client(path)?);
             copied = link.range.end;
         }
         result.push_str(value.get(copied..)?);
