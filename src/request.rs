@@ -92,15 +92,20 @@ async fn line(
     classify::check_target_length(conn, &cx.parts)?;
     let target = classify::classify(site, &cx.parts)?;
     cx.record.called(&target);
-    let Authorized { grant, hidden_by } = match grant(&mut cx, target).await {
-        Ok(authorized) => authorized,
+    let route = match grant(&mut cx, target).await {
+        Ok(Authorized { grant, hidden_by }) => {
+            cx.record.refused(hidden_by);
+            route::route(grant, site)
+        }
+        Err(rejection) => Err(rejection),
+    };
+    let route = match route {
+        Ok(route) => route,
         Err(rejection) => {
             Box::pin(body::drain_short_body(conn, &cx.parts.headers, body)).await;
             return Err(rejection);
         }
     };
-    cx.record.refused(hidden_by);
-    let route = route::route(grant, site)?;
     answer::forward::rewrite_target(&route, &mut cx.parts.uri)?;
     answer::answer(&mut cx, route, body).await
 }

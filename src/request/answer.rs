@@ -5,6 +5,7 @@ pub(crate) mod forward;
 mod hidden;
 mod manifest_body;
 pub(crate) mod manifest_budget;
+mod names;
 mod page_size;
 mod paging;
 mod redirects;
@@ -26,6 +27,7 @@ use super::route::{Destination, Route, UpstreamRoute};
 use crate::upstream::client_body::ClientBody;
 use request_meta::RequestMeta;
 
+pub(super) use names::RenamedBody;
 pub(super) use store::MultipartBody;
 
 /// Answers by destination and obligations. The match has no wildcard: a new obligation does not
@@ -37,6 +39,9 @@ pub(super) async fn answer(
 ) -> Result<Response<ResponseBody>, Rejection> {
     // Boxed to keep the rare, large futures out of every request's future.
     match (route.destination(), route.obligations()) {
+        (Destination::Upstream(to), Obligations::Plain) if names::is_mapped_catalog(to) => {
+            Box::pin(catalog::from_upstream(cx, to)).await
+        }
         (Destination::Upstream(to), Obligations::Plain | Obligations::Unmounted) => {
             pass(cx, to, body).await
         }
@@ -75,5 +80,5 @@ async fn pass(
         response = Box::pin(forward::send_again(cx, to, request)).await?;
     }
     let response = redirects::followed(cx, to, &meta, response).await?;
-    rewrite::rewrite(cx, to, &meta, response)
+    rewrite::rewrite(cx, to, &meta, response).await
 }

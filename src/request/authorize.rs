@@ -15,7 +15,7 @@ use super::target::{PageAccess, RequestTarget};
 use crate::auth::policy::{Decision, Principal};
 use crate::auth::upload_session::SessionOwner;
 use crate::auth::{Identity, UserName};
-use crate::crypto::{self, NoRandomness};
+use crate::crypto;
 use crate::registry::action::Action;
 use crate::registry::call::{Call, CallError, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
@@ -340,7 +340,7 @@ impl Authorizer<'_> {
         }
         let mut hidden = Call::clone(call);
         // Without randomness there is no name that a client cannot guess.
-        let Ok(placeholder) = placeholder_repository(repository) else {
+        let Some(placeholder) = placeholder_repository(self.site, repository) else {
             return Err(denial.by(decision));
         };
         if let Call::Repository { name, .. } = &mut hidden {
@@ -443,16 +443,23 @@ impl Authorizer<'_> {
     }
 }
 
-/// A random name with as many levels: the registry responds as if the repository did not exist.
-fn placeholder_repository(repository: &RepositoryName) -> Result<RepositoryName, NoRandomness> {
-    let levels = repository.as_str().split('/').count().min(MAX_LEVELS);
+/// A random name with as many levels: the registry responds as if the repository did not exist. Where
+/// names are mapped, by the same rule: registries answer differently where the first level does not
+/// exist. `None` where there is no randomness, or no room for it.
+fn placeholder_repository(site: &Site, repository: &RepositoryName) -> Option<RepositoryName> {
+    let prefix = site.names().map_or("", |names| names.prefix_of(repository));
+    let below = &repository.as_str()[prefix.len()..];
+    let levels = below.split('/').count().min(MAX_LEVELS);
     let level = |_| crypto::random::<16>().map(|bytes| crypto::hex(&bytes));
-    let name = (0..levels)
-        .map(level)
-        .collect::<Result<Vec<_>, _>>()?
-        .join("/");
-    Ok(RepositoryName::parse(&name).expect("hexadecimal digits and slashes, 230 at most"))
+    let random: Vec<_> = (0..levels).map(level).collect::<Result<_, _>>().ok()?;
+    let shorter = (1..=levels).rev().filter_map(|levels| random.get(..levels));
+    let mut names = shorter
+        .filter_map(|levels| RepositoryName::parse(&format!("{prefix}{}", levels.join("/"))).ok());
+    names.find(|name| {
+        let mapped = site.names().map(|names| names.to_registry(name));
+        mapped.is_none_or(|mapped| mapped.is_ok())
+    })
 }
 
-/// 33 bytes each, with a slash.
+/// 33 bytes each, with a slash: 230 at most, which is a name.
 const MAX_LEVELS: usize = 7;

@@ -11,7 +11,7 @@ use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::answer::MultipartBody;
+use super::answer::{MultipartBody, RenamedBody};
 use super::conn_info::{ConnInfo, Protocol};
 use super::record::{RequestEnd, RequestRecord};
 use crate::store::file_body::FileBody as Stored;
@@ -33,6 +33,7 @@ enum Content {
         length: usize,
     },
     Streamed(Box<UpstreamBody>),
+    Renamed(Box<RenamedBody>),
     Stored(Stored),
     StoredParts(Box<MultipartBody>),
 }
@@ -57,6 +58,14 @@ impl ResponseBody {
         }
     }
 
+    /// The response body of an upstream with other names of repositories.
+    pub(crate) fn renamed(answer: RenamedBody) -> Self {
+        Self {
+            content: Content::Renamed(Box::new(answer)),
+            record: None,
+        }
+    }
+
     /// Content of moorgate's own registry.
     pub(crate) fn stored(content: Stored) -> Self {
         Self {
@@ -77,7 +86,10 @@ impl ResponseBody {
     pub(crate) fn own_length(&self) -> usize {
         match &self.content {
             Content::Own { length, .. } => *length,
-            Content::Streamed(_) | Content::Stored(_) | Content::StoredParts(_) => 0,
+            Content::Streamed(_)
+            | Content::Renamed(_)
+            | Content::Stored(_)
+            | Content::StoredParts(_) => 0,
         }
     }
 
@@ -120,6 +132,12 @@ impl Body for ResponseBody {
                     next.map(|frame| frame.map_err(|error| ResponseCut(error.into())))
                 }
             },
+            Content::Renamed(answer) => match Pin::new(&mut **answer).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(next) => {
+                    next.map(|frame| frame.map_err(|error| ResponseCut(error.into())))
+                }
+            },
             Content::Stored(stored) => match Pin::new(stored).poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(next) => {
@@ -153,6 +171,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Own { text, .. } => text.is_empty(),
             Content::Streamed(answer) => answer.is_end_stream(),
+            Content::Renamed(answer) => answer.is_end_stream(),
             Content::Stored(stored) => stored.is_end_stream(),
             Content::StoredParts(parts) => parts.is_end_stream(),
         }
@@ -162,6 +181,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Own { text, .. } => SizeHint::with_exact(text.len() as u64),
             Content::Streamed(answer) => answer.size_hint(),
+            Content::Renamed(answer) => answer.size_hint(),
             Content::Stored(stored) => stored.size_hint(),
             Content::StoredParts(parts) => parts.size_hint(),
         }

@@ -15,8 +15,9 @@ use http::header::HeaderValue;
 use super::site::Site;
 use crate::auth::verify::{ClaimedName, VerifyError};
 use crate::config::access::RuleLocation;
-use crate::registry::call::CallError;
+use crate::registry::call::{Call, CallError};
 use crate::registry::error_code::ErrorCode;
+use crate::registry::name_map::UnmappedName;
 use crate::store::StoreError;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::request_body::UploadFailure;
@@ -189,6 +190,18 @@ impl Rejection {
             | CallError::BadQuery(_) => StatusCode::BAD_REQUEST,
         };
         Self::new(status, error.code(), error.to_string()).with(extra)
+    }
+
+    /// The repository cannot exist at the registry. 400 for what would create it, so that a push ends
+    /// with the reason; everything else is about something that does not exist.
+    pub(crate) fn unmapped_name(error: &UnmappedName, call: &Call) -> Self {
+        let is_push = call.is_upload() || call.is_manifest_write();
+        let (status, code) = if is_push {
+            (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid)
+        } else {
+            (StatusCode::NOT_FOUND, ErrorCode::NameUnknown)
+        };
+        Self::new(status, code, error.to_string())
     }
 
     /// The site has no pages outside `/v2/`.

@@ -10,6 +10,7 @@ use super::target::RequestTarget;
 use crate::auth::policy::Principal;
 use crate::auth::upload_session::SessionOwner;
 use crate::registry::call::Call;
+use crate::registry::name_map::NameMap;
 use crate::store::Store;
 use crate::upstream::transfer::TransferLimits;
 
@@ -17,6 +18,8 @@ use crate::upstream::transfer::TransferLimits;
 pub(crate) struct Route {
     grant: Grant,
     site: Arc<Site>,
+    /// The call at a registry that knows the repositories by other names.
+    registry_call: Option<Box<Call>>,
 }
 
 /// The server of a granted request.
@@ -41,19 +44,52 @@ pub(crate) struct StoreRoute<'a> {
     pub(crate) call: &'a Call,
 }
 
+/// A call to a registry that knows the repositories by other names.
+#[derive(Clone, Copy)]
+pub(crate) struct MappedCall<'a> {
+    pub(crate) names: &'a NameMap,
+    /// With the names that clients know.
+    pub(crate) client: &'a Call,
+    /// With those of the registry.
+    pub(crate) registry: &'a Call,
+}
+
 /// Finds the destination of a grant.
 ///
-/// Errors: 404 for a page where the site has none.
+/// Errors: 404 for a page where the site has none; 404 or 400 for a repository that cannot exist at
+/// the registry.
 pub(crate) fn route(grant: Grant, site: &Arc<Site>) -> Result<Route, Rejection> {
-    match grant.target() {
-        RequestTarget::Call(_) => {}
-        RequestTarget::Page(_) if site.browser.is_none() => return Err(Rejection::no_page()),
-        RequestTarget::Page(_) => {}
-    }
+    let registry_call = match (grant.target(), site.names()) {
+        (RequestTarget::Call(call), Some(names)) => Some(registry_call(names, call, &grant)?),
+        (RequestTarget::Call(_), None) => None,
+        (RequestTarget::Page(_), _) if site.browser.is_none() => return Err(Rejection::no_page()),
+        (RequestTarget::Page(_), _) => None,
+    };
     Ok(Route {
         grant,
         site: site.clone(),
+        registry_call,
     })
+}
+
+/// The call with the names of the registry.
+fn registry_call(names: &NameMap, call: &Call, grant: &Grant) -> Result<Box<Call>, Rejection> {
+    if let Obligations::Hidden(requested) = grant.obligations() {
+        // Whether a repository of this name can exist is told to everyone alike.
+        let mapped = names.to_registry(requested);
+        mapped.map_err(|error| Rejection::unmapped_name(&error, call))?;
+    }
+    let mapped = names.to_registry_call(call);
+    mapped
+        .map(Box::new)
+        .map_err(|error| Rejection::unmapped_name(&error, call))
+}
+
+impl<'a> UpstreamRoute<'a> {
+    /// The registry call with the names that the registry knows.
+    pub(crate) fn registry_call(self) -> Option<&'a Call> {
+        self.route.registry_call()
+    }
 }
 
 impl Route {
@@ -87,6 +123,21 @@ impl Route {
             RequestTarget::Call(call) => Some(call),
             RequestTarget::Page(_) => None,
         }
+    }
+
+    /// The registry call with the names that the registry knows: for requests to it, and for what
+    /// it is asked for in tokens. Everything else speaks of [`Self::call`].
+    pub(crate) fn registry_call(&self) -> Option<&Call> {
+        self.registry_call.as_deref().or_else(|| self.call())
+    }
+
+    /// The calls on both sides, if the registry knows the repositories by other names.
+    pub(crate) fn mapped_call(&self) -> Option<MappedCall<'_>> {
+        Some(MappedCall {
+            names: self.site.names()?,
+            client: self.call()?,
+            registry: self.registry_call.as_deref()?,
+        })
     }
 
     /// The server of the request.

@@ -16,6 +16,7 @@ use crate::config::upstream::Redirects;
 use crate::config::vhost::{ListenAddress, SharedVirtualHost};
 use crate::observe::metrics::Traffic;
 use crate::registry::host::HostName;
+use crate::registry::name_map::NameMap;
 use crate::registry::product::Product;
 use crate::store::Store;
 use crate::upstream::Upstream;
@@ -50,6 +51,12 @@ impl Site {
             .registry
             .upstream()
             .map_or(Redirects::Pass, |upstream| upstream.redirects)
+    }
+
+    /// The names of repositories at the registry, where they are others.
+    pub(crate) fn names(&self) -> Option<&NameMap> {
+        let upstream = self.host.registry.upstream()?;
+        Some(&upstream.names).filter(|names| !names.is_identity())
     }
 }
 

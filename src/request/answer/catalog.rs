@@ -1,11 +1,16 @@
 //! The catalog without the repositories that the user may not see: reads the pages of the registry
-//! one after the other, filters them, and paginates the result as requested.
+//! one after the other, filters them, and paginates the result as requested. Where the registry
+//! knows repositories by other names, its order is not that of the names for clients: every page is
+//! chosen from all of its names.
+
+mod sorted;
 
 use http::{Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use self::sorted::SortedPage;
 use super::request_meta::{self, RequestMeta};
 use super::rewrite;
 use super::{forward, page_size, paging, redirects};
@@ -78,17 +83,20 @@ struct UpstreamCatalog<'p> {
     after: Option<FilteredPage>,
     /// Whether the registry started after `last`; unknown before its first page.
     starts_at_last: Option<bool>,
+    /// The page of a registry with other names, which is chosen from all of them.
+    sorted: Option<SortedPage>,
     /// The number of entries that the registry is asked for.
     page_size: u32,
 }
 
 impl<'p> UpstreamCatalog<'p> {
-    fn new(pagination: &'p Pagination) -> Self {
+    fn new(pagination: &'p Pagination, has_other_names: bool) -> Self {
         Self {
             pagination,
             all: FilteredPage::new(pagination),
             after: None,
-            starts_at_last: None,
+            starts_at_last: has_other_names.then_some(false),
+            sorted: has_other_names.then(|| SortedPage::new(pagination)),
             page_size: page_size::MAX_PAGE_SIZE,
         }
     }
@@ -103,6 +111,11 @@ impl<'p> UpstreamCatalog<'p> {
     /// Adds a page of the upstream and the query of its successor. Returns whether no other is
     /// needed.
     fn add(&mut self, route: &Route, mut names: Vec<String>, next: Option<&str>) -> bool {
+        if let (Some(sorted), Some(map)) = (&mut self.sorted, route.site().names()) {
+            let known = names.iter().filter_map(|name| map.from_registry(name));
+            sorted.add(known.filter(|name| may_see(route, name.as_str())));
+            return false;
+        }
         let Some(last) = self.pagination.last.as_ref().map(QueryText::as_str) else {
             return self.all.add(route, names);
         };
@@ -149,6 +162,9 @@ impl<'p> UpstreamCatalog<'p> {
     /// The page to send when the time is over, with a successor. `None`: it would be empty or
     /// repeat the entries before `last`.
     fn partial_page(self) -> Option<Page> {
+        if self.sorted.is_some() {
+            return None;
+        }
         let is_from_last = self.pagination.last.is_none() || self.starts_at_last == Some(true);
         let found = match self.after {
             Some(after) => after,
@@ -164,8 +180,11 @@ impl<'p> UpstreamCatalog<'p> {
 
     /// The page of a complete list. If it did not contain `last`, which may have been deleted,
     /// repeated entries are better than none.
-    fn page(&self) -> &Page {
-        &self.after.as_ref().unwrap_or(&self.all).page
+    fn into_page(self) -> Page {
+        match self.sorted {
+            Some(sorted) => sorted.into_page(),
+            None => self.after.unwrap_or(self.all).page,
+        }
     }
 }
 
@@ -203,7 +222,7 @@ pub(super) async fn from_upstream(
         return Err(Rejection::bad_target());
     };
     let deadline = Instant::now() + cx.site.host.timeouts.upstream_head;
-    let mut found = UpstreamCatalog::new(pagination);
+    let mut found = UpstreamCatalog::new(pagination, to.route.mapped_call().is_some());
     let mut query = found.first_query();
     let mut has_page = false;
     cx.record.forwarded(None);
@@ -225,13 +244,13 @@ pub(super) async fn from_upstream(
             }
             UpstreamPage::Other(response) => {
                 let meta = RequestMeta::from_parts(to, &cx.parts);
-                return rewrite::rewrite(cx, to, &meta, *response);
+                return rewrite::rewrite(cx, to, &meta, *response).await;
             }
         };
         has_page = true;
         let is_complete = found.add(to.route, names, next.as_deref());
         let Some(next) = next.filter(|next| !is_complete && *next != query) else {
-            return Ok(paging::catalog(found.page(), pagination));
+            return Ok(paging::catalog(&found.into_page(), pagination));
         };
         query = next;
     }

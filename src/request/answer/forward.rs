@@ -1,14 +1,16 @@
 //! Sends a granted request to its upstream: the target byte for byte, filtered headers, and the
 //! body as a stream.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Body;
 
+use super::names::{self, without_mount};
 use super::page_size;
-use crate::registry::call::{Call, Parameter, without_parameters};
+use crate::registry::call::Call;
 use crate::registry::upload_id::UploadId;
 use crate::request::conn_info::ConnInfo;
 use crate::request::context::RequestContext;
@@ -186,6 +188,13 @@ fn upstream_request(
         if call.is_upload() {
             headers::correct_upload_type(&mut headers);
         }
+        if route.mapped_call().is_some() {
+            // Names are replaced in errors and lists.
+            headers.insert(
+                header::ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
+            );
+        }
     }
     backend.via.append(&mut headers, conn.protocol);
     headers.insert(header::HOST, host);
@@ -232,34 +241,38 @@ fn target_uri(uri: &Uri, base_path: &str) -> Result<Uri, Rejection> {
 }
 
 /// Replaces the target if the granted call is not the requested one: by the path of the granted
-/// call or the address of its session, or by a query without the mount or for a smaller page.
-/// Otherwise path and query stay byte for byte.
+/// call or the address of its session, by the names of the registry, or by a query without the mount
+/// or for a smaller page. Otherwise path and query stay byte for byte.
 pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejection> {
-    let Some(call) = route.call() else {
+    let Some(call) = route.registry_call() else {
         return Ok(());
     };
     let bounded = page_size::bounded(call, uri.query());
     let query = bounded.as_deref().or(uri.query());
-    let target = match route.obligations() {
-        Obligations::Hidden(_) => with_query(&call_path(call), query),
-        Obligations::Unmounted => {
-            let query = without_parameters(
-                uri.query().unwrap_or_default(),
-                &[Parameter::Mount, Parameter::From],
-            );
-            with_query(
-                uri.path(),
-                Some(query.as_str()).filter(|query| !query.is_empty()),
-            )
+    let mapped = route.mapped_call();
+    let target = match (route.obligations(), mapped) {
+        (Obligations::Hidden(_), _) => with_query(&call_path(call), query),
+        (Obligations::Unmounted, _) => {
+            let path = mapped.map_or(Cow::from(uri.path()), |mapped| {
+                names::registry_path(mapped, uri.path())
+            });
+            let query = without_mount(uri.query().unwrap_or_default());
+            with_query(&path, query.as_deref())
         }
-        Obligations::Plain if route.session_owner().is_some() && call.session().is_some() => {
+        (Obligations::Plain, _) if route.session_owner().is_some() && call.session().is_some() => {
             match call.session().and_then(UploadId::address) {
                 Some(address) => with_further_query(address, uri.query()),
                 None => with_query(&call_path(call), uri.query()),
             }
         }
-        Obligations::Plain if bounded.is_some() => with_query(uri.path(), query),
-        Obligations::Plain | Obligations::Filtered | Obligations::TagWrites(_) => return Ok(()),
+        (Obligations::Plain | Obligations::TagWrites(_), Some(mapped)) => {
+            let query = query.and_then(|query| names::registry_query(mapped, query));
+            with_query(&names::registry_path(mapped, uri.path()), query.as_deref())
+        }
+        (Obligations::Plain, None) if bounded.is_some() => with_query(uri.path(), query),
+        (Obligations::Plain | Obligations::Filtered | Obligations::TagWrites(_), _) => {
+            return Ok(());
+        }
     };
     let target = PathAndQuery::try_from(target).map_err(|_| Rejection::bad_target())?;
     let mut parts = std::mem::take(uri).into_parts();

@@ -14,7 +14,7 @@ use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::rejection::Rejection;
-use crate::request::route::UpstreamRoute;
+use crate::request::route::{Route, UpstreamRoute};
 use crate::upstream::client_body::ClientBody;
 
 /// The maximum size of a response about something that does not exist.
@@ -42,11 +42,8 @@ pub(super) async fn answer(
     let meta = RequestMeta::from_parts(to, &cx.parts);
     let response = forward::forward(cx, to, body).await?;
     let response = redirects::followed(cx, to, &meta, response).await?;
-    let response = rewrite::rewrite(cx, to, &meta, response)?;
-    match to.route.call() {
-        Some(call) => substitute_name(call, requested, response).await,
-        None => Err(Rejection::bad_target()),
-    }
+    let response = rewrite::rewrite(cx, to, &meta, response).await?;
+    substitute_name(to.route, requested, response).await
 }
 
 /// Makes the request a GET for unencoded text, in which the name can be replaced. HEAD too, since
@@ -66,14 +63,11 @@ fn force_identity_get(parts: &mut Parts) {
 
 /// Replaces the placeholder by the name that the client requested.
 async fn substitute_name(
-    call: &Call,
+    route: &Route,
     requested: &RepositoryName,
     response: Response<ResponseBody>,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let Some(placeholder) = call.repository() else {
-        return Err(Rejection::bad_target());
-    };
-    let (placeholder, requested) = (placeholder.as_str(), requested.as_str());
+    let placeholder = Placeholder::new(route).ok_or_else(Rejection::bad_target)?;
     if response.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(Rejection::upstream_inconclusive());
     }
@@ -82,27 +76,53 @@ async fn substitute_name(
     let body = collected
         .map_err(|_| Rejection::upstream_inconclusive())?
         .to_bytes();
-    let body = match std::str::from_utf8(&body) {
-        Ok(text) => Bytes::from(text.replace(placeholder, requested)),
-        Err(_) => body,
-    };
+    let replaced = std::str::from_utf8(&body).ok();
+    let replaced = replaced.and_then(|text| placeholder.replaced_in(text, requested));
+    let body = replaced.map_or(body, Bytes::from);
     for value in parts.headers.values_mut() {
-        let Some(text) = value
-            .to_str()
-            .ok()
-            .filter(|text| text.contains(placeholder))
-        else {
-            continue;
-        };
-        if let Ok(restored) = HeaderValue::try_from(text.replace(placeholder, requested)) {
-            *value = restored;
+        let replaced = value.to_str().ok();
+        let replaced = replaced.and_then(|text| placeholder.replaced_in(text, requested));
+        if let Some(Ok(replaced)) = replaced.map(HeaderValue::try_from) {
+            *value = replaced;
         }
     }
-    let read = call.operation().and_then(RepositoryCall::content_read);
-    let is_head = read == Some(Read::Head);
+    let read = route.call().and_then(Call::operation);
+    let is_head = read.and_then(RepositoryCall::content_read) == Some(Read::Head);
     let body = ResponseBody::own(body, is_head);
-    parts
-        .headers
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(body.own_length()));
+    if is_head && route.mapped_call().is_some() {
+        // As for a repository that does not exist.
+        parts.headers.remove(header::CONTENT_LENGTH);
+    } else {
+        let length = HeaderValue::from(body.own_length());
+        parts.headers.insert(header::CONTENT_LENGTH, length);
+    }
     Ok(Response::from_parts(parts, body))
+}
+
+/// The name of a repository that does not exist, on both sides.
+struct Placeholder<'a> {
+    longer: &'a str,
+    shorter: &'a str,
+}
+
+impl<'a> Placeholder<'a> {
+    fn new(route: &'a Route) -> Option<Self> {
+        let client = route.call()?.repository()?.as_str();
+        let registry = route.registry_call()?.repository()?.as_str();
+        // One may be a part of the other.
+        let (longer, shorter) = if registry.len() > client.len() {
+            (registry, client)
+        } else {
+            (client, registry)
+        };
+        Some(Self { longer, shorter })
+    }
+
+    /// `None` if the text has neither.
+    fn replaced_in(&self, text: &str, requested: &RepositoryName) -> Option<String> {
+        let Self { longer, shorter } = *self;
+        let has_one = text.contains(longer) || text.contains(shorter);
+        let requested = requested.as_str();
+        has_one.then(|| text.replace(longer, requested).replace(shorter, requested))
+    }
 }

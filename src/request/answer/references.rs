@@ -2,10 +2,12 @@
 //! Any address on the registry's own host leads back there: an upload goes on at whatever address
 //! the registry gave, in a session id that is bound to its user and repository.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use super::names;
 use super::redirects::{self, is_call};
 use super::request_meta::{RequestMeta, rewriter};
 use crate::registry::call::{Call, RepositoryCall, UploadStep};
@@ -43,7 +45,7 @@ pub(super) fn rewrite(
     let links: Vec<HeaderValue> = headers
         .get_all(header::LINK)
         .iter()
-        .filter_map(|link| references.rewriter.link(link.to_str().ok()?))
+        .filter_map(|link| references.link(link.to_str().ok()?))
         .filter_map(|link| HeaderValue::try_from(link).ok())
         .collect();
     headers.remove(header::LINK);
@@ -62,6 +64,15 @@ struct References<'a> {
 }
 
 impl References<'_> {
+    /// The `Link` for the client; `None` if it has no use for it.
+    fn link(&self, value: &str) -> Option<String> {
+        let Some(mapped) = self.route.mapped_call() else {
+            return self.rewriter.link(value);
+        };
+        let for_client = |path: String| names::client_path(mapped.names, &path);
+        self.rewriter.link_with(value, for_client)
+    }
+
     /// The `Location` for the client; `None` if it has no use for it.
     fn location(&self, value: HeaderValue) -> Result<Option<HeaderValue>, Rejection> {
         let text = value
@@ -94,8 +105,9 @@ impl References<'_> {
         own: Rewritten,
     ) -> Result<Option<String>, Rejection> {
         let owner = self.route.session_owner();
+        let registry_name = self.route.registry_call().and_then(Call::repository);
         if let Rewritten::Path(path) = &own
-            && let Some((session, rest)) = session(name, path)
+            && let Some((session, rest)) = session(registry_name.unwrap_or(name), path)
         {
             let bound = owner.map(|owner| owner.bind(name, &session));
             let session = match bound {
@@ -131,6 +143,10 @@ impl References<'_> {
         };
         let is_call = is_call(path, &Method::GET)
             || (redirects::is_redirect(self.status) && is_call(path, &Method::POST));
+        let path = match self.route.mapped_call() {
+            Some(mapped) => names::client_path(mapped.names, path)?.into(),
+            None => Cow::from(path),
+        };
         is_call.then(|| format!("{}{path}", self.origin))
     }
 

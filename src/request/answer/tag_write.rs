@@ -37,7 +37,8 @@ pub(super) async fn to_upstream(
     let Destination::Upstream(to) = route.destination() else {
         return Err(Rejection::bad_target());
     };
-    let Some(repository) = route.call().and_then(Call::repository) else {
+    // Other domains may know the repository by another name.
+    let Some(repository) = to.registry_call().and_then(Call::repository) else {
         return Err(Rejection::bad_target());
     };
     let registry = cx.site.host.registry.to_string();
@@ -53,7 +54,7 @@ pub(super) async fn to_upstream(
     let response = run_detached(guards, write).await;
     cx.record.answered();
     let response = response.map_err(|error| Rejection::upstream(error, route.body_limit()))?;
-    rewrite::rewrite(cx, to, &meta, response)
+    rewrite::rewrite(cx, to, &meta, response).await
 }
 
 /// Writes a manifest to moorgate's own registry, which checks the tags as it writes.
@@ -139,7 +140,7 @@ async fn head_manifest(
     to: UpstreamRoute<'_>,
     tag: &Tag,
 ) -> Result<Option<ExistingManifest>, Rejection> {
-    let Some(repository) = to.route.call().and_then(Call::repository) else {
+    let Some(repository) = to.registry_call().and_then(Call::repository) else {
         return Err(Rejection::bad_target());
     };
     let path = format!("/v2/{repository}/manifests/{tag}");
