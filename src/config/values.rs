@@ -3,6 +3,7 @@
 pub(super) mod access;
 mod acme;
 mod host;
+mod secret;
 mod url;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -17,6 +18,7 @@ pub(super) use self::acme::{
     RawAcme, acme, argument, ca_defined_name, certified_name, directory, email, resolver,
 };
 pub(super) use self::host::{alias, domain_name, follow_host, host_name};
+pub(super) use self::secret::secret;
 pub(super) use self::url::upstream_url;
 use super::network::Network;
 use super::vhost::ListenAddress;

@@ -22,8 +22,8 @@ pub(crate) enum Credential {
 /// Why there are no credentials.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialError {
-    #[error("the secret {0}")]
-    Secret(#[from] SecretError),
+    #[error("a secret of [upstream] {0}")]
+    Secret(SecretError),
     #[error("credentials of this kind cannot be used yet")]
     Unsupported,
 }
@@ -37,7 +37,7 @@ impl Credential {
         };
         match kind {
             LoginKind::Password { username, password } => {
-                let password = password.read()?;
+                let password = password.read().map_err(CredentialError::Secret)?;
                 let pair = format!("{username}:{}", password.expose_secret());
                 let text = format!("Basic {}", STANDARD.encode(pair));
                 let mut value = HeaderValue::from_str(&text).expect("base64 is visible ASCII");

@@ -51,7 +51,7 @@ pub(crate) struct Capabilities {
     /// Of a manifest with all its tags.
     pub(crate) digest_deletion: Deletion,
     /// Of the repositories.
-    pub(crate) catalog: Listing,
+    pub(crate) catalog: ListApi,
     /// Of blobs that are uploaded in chunks.
     pub(crate) chunks: Chunks,
     /// Whether its API makes a repository, or the project of one, that the first push does not.
@@ -68,7 +68,7 @@ impl Capabilities {
     const STANDARD: Self = Self {
         tag_deletion: Deletion::Registry,
         digest_deletion: Deletion::Registry,
-        catalog: Listing::Registry,
+        catalog: ListApi::Registry,
         chunks: Chunks::Any,
         creation: false,
         has_referrers: true,
@@ -88,7 +88,7 @@ pub(crate) enum Deletion {
 
 /// By which API something is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Listing {
+pub(crate) enum ListApi {
     /// That of the registry.
     Registry,
     /// The product's own.

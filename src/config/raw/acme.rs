@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::table::TableReader;
 use super::{List, Setting};
 use crate::config::acme::{AcmeDirectory, CertifiedName, ChallengeKind, Fallback};
-use crate::config::secret::{self, RawSecret};
+use crate::config::secret::RawSecret;
 use crate::config::values::{self, InvalidValue, RawAcme};
 
 #[derive(Clone, Debug, Default)]
@@ -84,7 +84,7 @@ pub(super) fn ca(table: &mut TableReader<'_>) -> RawCa {
         profile: table.value("profile", values::ca_defined_name),
         chain: table.value("chain", values::ca_defined_name),
         eab_key_id: table.value("eab_key_id", values::ca_defined_name),
-        eab_hmac_key: table.value("eab_hmac_key", secret::setting),
+        eab_hmac_key: table.value("eab_hmac_key", values::secret),
         public: table.value("public", values::flag),
         http_port: table.value("http_port", port),
         tls_port: table.value("tls_port", port),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::table::TableReader;
 use super::{List, MINUTE, Setting};
-use crate::config::secret::{self, RawSecret};
+use crate::config::secret::RawSecret;
 use crate::config::upstream::{Redirects, Untag, UpstreamUrl};
 use crate::config::values::{self, DAY, GIB, MIB};
 use crate::config::vhost::{LocationForm, MissingContent};
@@ -130,7 +130,7 @@ pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
         }),
         roots: table.value("roots", values::path),
         username: table.value("username", values::username),
-        password: table.value("password", secret::setting),
+        password: table.value("password", values::secret),
         authorization: table.value("authorization", |value| {
             values::choice(
                 value,
@@ -162,8 +162,8 @@ pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
         login: table.inner("login", "upstream.login", login),
         admin: table.inner("admin", "upstream.admin", |table| RawAdminLogin {
             username: table.value("username", values::username),
-            password: table.value("password", secret::setting),
-            token: table.value("token", secret::setting),
+            password: table.value("password", values::secret),
+            token: table.value("token", values::secret),
         }),
         map: table.inner_list("map", "upstream.map", |table| RawNameRule {
             prefix: table.value("prefix", |value| name_text(value, "\"ci/\"")),
@@ -192,10 +192,10 @@ pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
 fn login(table: &mut TableReader<'_>) -> RawLogin {
     RawLogin {
         username: table.value("username", values::username),
-        password: table.value("password", secret::setting),
-        access_key_id: table.value("access_key_id", secret::setting),
-        secret_access_key: table.value("secret_access_key", secret::setting),
-        session_token: table.value("session_token", secret::setting),
+        password: table.value("password", values::secret),
+        access_key_id: table.value("access_key_id", values::secret),
+        secret_access_key: table.value("secret_access_key", values::secret),
+        session_token: table.value("session_token", values::secret),
         profile: table.value("profile", values::given_name),
         credentials_file: table.value("credentials_file", values::path),
         role: table.value("role", values::given_name),
@@ -204,8 +204,8 @@ fn login(table: &mut TableReader<'_>) -> RawLogin {
         region: table.value("region", values::region),
         tenant: table.value("tenant", values::given_name),
         client_id: table.value("client_id", values::given_name),
-        client_secret: table.value("client_secret", secret::setting),
-        service_account: table.value("service_account", secret::setting),
+        client_secret: table.value("client_secret", values::secret),
+        service_account: table.value("service_account", values::secret),
         metadata_server: table.value("metadata_server", values::flag),
         endpoint: table.value("endpoint", values::upstream_url),
     }

@@ -20,7 +20,7 @@ fn complete(keys: &str) -> String {
 }
 
 /// A domain with another table in place of `[table]`.
-fn with(table: &str, content: &str) -> String {
+pub(super) fn with(table: &str, content: &str) -> String {
     let mut text = "domain = 'ci.example.com'\n".to_owned();
     let tables = [
         ("tls", "[tls]\ninternal = true\n"),
@@ -69,7 +69,7 @@ fn valid(main: &str, domains: &[&str]) -> Snapshot {
     snapshot.expect("a snapshot")
 }
 
-fn messages(main: &str, domains: &[&str]) -> Vec<String> {
+pub(super) fn messages(main: &str, domains: &[&str]) -> Vec<String> {
     let (_, problems) = resolve(main, domains);
     let severity = |problem: &Problem| match problem.severity() {
         ProblemSeverity::Error => "",
@@ -486,7 +486,7 @@ fn what_goes_together_in_an_upstream() {
         ),
         (
             "authorization = 'pass'\nusername = 'a'\npassword = 'b'",
-            &["`upstream.authorization` cannot be \"pass\" beside `username` and `password`"],
+            &["`upstream.authorization` cannot be \"pass\" beside credentials of moorgate's own"],
         ),
         (
             "username = 'a:b'\npassword = 'c'",
@@ -990,7 +990,7 @@ fn problems_of_several_files_are_shown_together() {
       |
       = help: write url = "http://registry:5000" in [upstream], or directory = "NAME" for a registry that moorgate keeps itself
 
-    error: `upstream.authorization` cannot be "pass" beside `username` and `password`
+    error: `upstream.authorization` cannot be "pass" beside credentials of moorgate's own
      --> conf.d/a.toml:8:17
       |
     8 | authorization = 'pass'

@@ -259,3 +259,6 @@ fn authorization(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Docker Hub.
 
-use super::{Capabilities, Deletion, Dialect, Listing};
+use super::{Capabilities, Deletion, Dialect, ListApi};
 use crate::registry::host::HostName;
 use crate::registry::product::Product;
 
@@ -20,7 +20,7 @@ impl Dialect for DockerHub {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
-            catalog: Listing::Api,
+            catalog: ListApi::Api,
             levels: Some(2),
             ..Capabilities::STANDARD
         }

@@ -1,6 +1,6 @@
 //! The container registry of GitHub Packages.
 
-use super::{Capabilities, Chunks, Deletion, Dialect, Listing};
+use super::{Capabilities, Chunks, Deletion, Dialect, ListApi};
 use crate::registry::host::HostName;
 use crate::registry::product::Product;
 
@@ -19,7 +19,7 @@ impl Dialect for Ghcr {
         Capabilities {
             tag_deletion: Deletion::Api,
             digest_deletion: Deletion::Api,
-            catalog: Listing::Api,
+            catalog: ListApi::Api,
             chunks: Chunks::AtMost(4 << 20),
             has_referrers: false,
             ..Capabilities::STANDARD

@@ -142,7 +142,7 @@ impl Kind {
             keys,
             region: raw.region.given().cloned(),
         };
-        let mut keys = Keys {
+        let mut keys = LoginKeys {
             file,
             header,
             problems,
@@ -193,13 +193,13 @@ impl Kind {
 }
 
 /// Reads the keys that one kind needs.
-struct Keys<'a> {
+struct LoginKeys<'a> {
     file: &'a DomainFile,
     header: &'a Span,
     problems: &'a mut Problems,
 }
 
-impl Keys<'_> {
+impl LoginKeys<'_> {
     fn given<'s, T>(&mut self, key: &str, setting: &'s Setting<T>) -> Option<&'s T> {
         if setting.is_absent() {
             let message = format!("`upstream.login.{key}` is missing");
