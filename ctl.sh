@@ -250,9 +250,10 @@ find_binary() {
     fi
     need_cargo
     need cc:gcc
-    say "building moorgate (the first time takes some minutes)"
-    (umask "$given_umask" && cargo build --release --locked)
     binary=$(built_binary)
+    [[ -x $binary ]] ||
+        say "building moorgate: cargo fetches and compiles some 200 crates, which takes 3 to 4 minutes on two cores the first time"
+    (umask "$given_umask" && cargo build --release --locked)
 }
 
 # Where cargo puts it: below CARGO_TARGET_DIR, what its configuration says, or target/.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the Debian package, with manual pages and shell completions from the binary's own texts.
-# Needs cargo-deb. MOORGATE_BIN: a binary to take instead of building target/release/moorgate.
+# Needs cargo-deb. MOORGATE_BIN: a binary to take instead of building one with the profile `dist`.
 # DEB_REVISION: what stands behind the version, 1 by default.
 #
 # usage: deploy/package.sh [FILE.deb]
@@ -11,9 +11,9 @@ cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.."
 
 readonly assets=target/package
 if [[ -z ${MOORGATE_BIN:-} ]]; then
-    cargo build --release --locked
+    cargo build --profile dist --locked
     MOORGATE_BIN=$(cargo metadata --format-version 1 --no-deps |
-        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/moorgate
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/dist/moorgate
 fi
 
 rm -rf -- "$assets"

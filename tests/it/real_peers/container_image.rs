@@ -325,15 +325,15 @@ fn import_played_compiler(engine: &Engine<'_>, host: &ContainerHost) {
 /// Builds only in a context of what cargo reads.
 const PLAYED_CARGO: &str = r#"#!/bin/sh
 set -e
-[ "$*" = "build --release --locked" ]
+[ "$*" = "build --profile dist --locked" ]
 for wanted in .cargo/config.toml Cargo.toml Cargo.lock src/main.rs tests/it/main.rs benches/hot_path.rs; do
     [ -f "$wanted" ] || { echo "$wanted is not in the context"; exit 1; }
 done
 for unwanted in .git ctl.sh docs deploy/Dockerfile tests/it/harness; do
     [ ! -e "$unwanted" ] || { echo "$unwanted is in the context"; exit 1; }
 done
-mkdir -p target/release
-cp /moorgate target/release/moorgate
+mkdir -p target/dist
+cp /moorgate target/dist/moorgate
 "#;
 
 #[test]
