@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
+use super::engine::Engine;
 use super::fixture::get;
 use super::image::write_oci_layout;
 use super::machine::Machine;
@@ -577,6 +578,8 @@ async fn a_project_moves_in_with_its_passwords_certificates_and_addresses() {
     let ca = AcmeCa::new().await;
     let project = OldProject::new(&ca);
     let image = format!("oci:{}:v1", project.layout().display());
+    let engine = Engine::start(&project.machine, &project.path().join("engine"));
+    let of_docker = |authority: &str| format!("{authority}/docker/app:v1");
     let (certificates, mut caddy) = {
         let mut program = command(&tool("caddy", "caddy"), project.path());
         program.args(["run", "--adapter", "caddyfile", "--config", "Caddyfile"]);
@@ -599,6 +602,9 @@ async fn a_project_moves_in_with_its_passwords_certificates_and_addresses() {
             );
             let target = format!("docker://{authority}/base:v1");
             project.skopeo(&["copy", &image, &target], "");
+            engine.login(&authority, "user", domain).succeeded();
+            engine.import(&of_docker(&authority));
+            engine.docker(&["push", &of_docker(&authority)]).succeeded();
         }
         (
             project.authorities().map(|one| project.certificate(&one)),
@@ -653,6 +659,7 @@ async fn a_project_moves_in_with_its_passwords_certificates_and_addresses() {
         let tags = project.skopeo(&["list-tags", &repository], "");
         assert!(tags.contains("\"v1\""), "{tags}");
         project.skopeo(&["copy", &image, &format!("{repository}:v2")], "");
+        engine.push_and_pull(&of_docker(authority));
     }
     assert_eq!((ca.asked("order").len(), ca.issued().len()), (0, 0));
 }
