@@ -39,6 +39,9 @@ mod rules;
 // The registry that moorgate keeps itself.
 mod store;
 
+// The registries of others, and their own ways.
+mod products;
+
 // What people see outside /v2/, from a server of its own.
 mod browser;
 

@@ -1,0 +1,76 @@
+//! The API of Harbor.
+
+use http::Method;
+use serde_json::json;
+
+use super::super::answer::PlayedAnswer;
+use super::super::requests::decoded;
+use super::super::{Played, RecordedRequest};
+use super::components;
+
+impl Played {
+    pub(super) fn harbor_api(&mut self, request: &RecordedRequest) -> PlayedAnswer {
+        let Some(user) = self.api_user(request) else {
+            return PlayedAnswer::error(401, "UNAUTHORIZED", "unauthorized");
+        };
+        let path = components(request);
+        let &["api", "v2.0", "projects", ref rest @ ..] = path.as_slice() else {
+            return PlayedAnswer::no_page();
+        };
+        match rest {
+            [] if request.method == Method::POST => {
+                let input = request.json();
+                let name = input["project_name"].as_str().unwrap_or_default();
+                if !user.is_admin {
+                    return PlayedAnswer::error(403, "FORBIDDEN", "forbidden");
+                }
+                if !self.contents.make_project(name) {
+                    let message = format!("The project named {name} already exists");
+                    return PlayedAnswer::error(409, "CONFLICT", &message);
+                }
+                PlayedAnswer::new(201).header("location", "/api/v2.0/projects/1")
+            }
+            [] => {
+                let projects = self.contents.projects();
+                let projects = projects.filter(|name| !name.contains('/'));
+                PlayedAnswer::json(200, &projects.map(|name| json!({ "name": name })).collect())
+            }
+            [project, "repositories"] => {
+                let names = self.names_in(project);
+                let listed = |name| json!({"name": format!("{project}/{name}")});
+                PlayedAnswer::json(200, &names.iter().map(listed).collect())
+            }
+            [
+                project,
+                "repositories",
+                name,
+                "artifacts",
+                reference,
+                "tags",
+                tag,
+            ] if request.method == Method::DELETE => {
+                // Slashes are encoded twice.
+                let name = format!("{project}/{}", decoded(&decoded(name)));
+                self.delete_harbor_tag(&name, (reference, tag))
+            }
+            _ => PlayedAnswer::no_page(),
+        }
+    }
+
+    fn delete_harbor_tag(&mut self, name: &str, (reference, tag): (&str, &str)) -> PlayedAnswer {
+        let repository = self.contents.repository(name);
+        let is_there = repository.is_some_and(|repository| {
+            let digest = repository.resolve(reference);
+            digest.is_some() && repository.tags.get(tag) == digest.as_ref()
+        });
+        if !is_there {
+            let message = format!("artifact {name}:{tag} not found");
+            return PlayedAnswer::error(404, "NOT_FOUND", &message);
+        }
+        if self.is_immutable(name, tag) {
+            return PlayedAnswer::refused(self.switches.immutable_tag, name, tag);
+        }
+        self.contents.make_repository(name).tags.remove(tag);
+        PlayedAnswer::new(200)
+    }
+}

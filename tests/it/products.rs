@@ -1,0 +1,5 @@
+//! Nine registry products behind one login: each is played in this process, and where the real one
+//! can be had, the player answers as it does.
+
+mod native_apis;
+mod player;
