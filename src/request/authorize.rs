@@ -447,18 +447,18 @@ impl Authorizer<'_> {
 /// names are mapped, by the same rule: registries answer differently where the first level does not
 /// exist. `None` where there is no randomness, or no room for it.
 fn placeholder_repository(site: &Site, repository: &RepositoryName) -> Option<RepositoryName> {
-    let prefix = site.names().map_or("", |names| names.prefix_of(repository));
+    // A name that cannot exist there is refused before its placeholder is needed.
+    let names = site.names();
+    let names = names.filter(|names| names.to_registry(repository).is_ok());
+    let prefix = names.map_or("", |names| names.prefix_of(repository));
     let below = &repository.as_str()[prefix.len()..];
     let levels = below.split('/').count().min(MAX_LEVELS);
     let level = |_| crypto::random::<16>().map(|bytes| crypto::hex(&bytes));
     let random: Vec<_> = (0..levels).map(level).collect::<Result<_, _>>().ok()?;
     let shorter = (1..=levels).rev().filter_map(|levels| random.get(..levels));
-    let mut names = shorter
+    let mut placeholders = shorter
         .filter_map(|levels| RepositoryName::parse(&format!("{prefix}{}", levels.join("/"))).ok());
-    names.find(|name| {
-        let mapped = site.names().map(|names| names.to_registry(name));
-        mapped.is_none_or(|mapped| mapped.is_ok())
-    })
+    placeholders.find(|name| names.is_none_or(|names| names.to_registry(name).is_ok()))
 }
 
 /// 33 bytes each, with a slash: 230 at most, which is a name.
