@@ -184,3 +184,92 @@ const OF_THESE_BYTES: [HeaderName; 5] = [
 ];
 /// A longer error is sent without its length.
 const MAX_BUFFERED_BYTES: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::registry::name_map::NameRule;
+
+    fn maps() -> impl Strategy<Value = NameMap> {
+        let part = "([ab]{1,2}/){0,2}";
+        let separators = vec![".", "_", "__", "-", "--", "---"];
+        let separator = prop::option::of(prop::sample::select(separators));
+        let rule = (part, "([ab]{1,2}/){0,2}([ab][-_.]?)?", separator)
+            .prop_filter_map("a rule", |(prefix, to, separator)| {
+                NameRule::new(&prefix, &to, separator).ok()
+            });
+        // Of rules that exclude each other, those that come first.
+        prop::collection::vec(rule, 1..6)
+            .prop_map(|rules| {
+                rules.into_iter().fold(Vec::new(), |kept, rule| {
+                    let more: Vec<_> = kept.iter().cloned().chain([rule]).collect();
+                    NameMap::new(more.clone()).map_or(kept, |_| more)
+                })
+            })
+            .prop_map(|rules| NameMap::new(rules).expect("checked"))
+    }
+
+    fn names() -> impl Strategy<Value = RepositoryName> {
+        "[ab]{1,2}((/|[-_.]|--|__)[ab]{1,2}){0,4}"
+            .prop_filter_map("a name", |text| RepositoryName::parse(&text).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn a_target_leads_to_the_registry_and_back(map in maps(), name in names(), from in names()) {
+            let digest = format!("sha256:{}", "0".repeat(64));
+            for (method, target) in [
+                (Method::GET, "tags/list?n=5&last=x%2F".to_owned()),
+                (Method::PUT, "manifests/v1?x=%41".to_owned()),
+                (Method::PUT, format!("blobs/uploads/0-1?digest={digest}")),
+                (Method::POST, format!("blobs/uploads/?y&mount={digest}&from={from}&z=%7e")),
+                (Method::GET, format!("blobs/{}?", digest.replace(':', "%3a"))),
+            ] {
+                let path = format!("/v2/{name}/{target}");
+                let (path, query) = path.split_once('?').expect("a query");
+                let client = Call::parse(&method, path, Some(query)).expect("a call");
+                let Ok(registry) = map.to_registry_call(&client) else {
+                    prop_assert!(map.to_registry(&name).is_err());
+                    continue;
+                };
+                let call = MappedCall { names: &map, client: &client, registry: &registry };
+                let there = registry_path(call, path);
+                let asked = registry_query(call, query).unwrap_or_default();
+                // What the registry reads is the mapped call, and nothing else changed.
+                prop_assert_eq!(Call::parse(&method, &there, Some(&asked)), Ok(registry.clone()));
+                prop_assert_eq!(client_path(&map, &there), Some(path.to_owned()));
+                let same = query.replace(&format!("from={from}"), "from=");
+                let inside = map.to_registry(&from).map_or(String::new(), |from| from.to_string());
+                if method != Method::POST {
+                    prop_assert_eq!(&*asked, query);
+                } else if !inside.is_empty() {
+                    prop_assert_eq!(asked.replace(&format!("from={inside}"), "from="), same);
+                }
+                let inside = registry.repository().expect("of a repository").as_str();
+                let text = with_client_names(&format!("no '{inside}'"), &names_of(call));
+                prop_assert_eq!(text.unwrap_or(format!("no '{inside}'")), format!("no '{name}'"));
+            }
+        }
+
+        #[test]
+        fn no_name_of_the_registry_leads_to_two(map in maps(), a in names(), b in names()) {
+            if a != b && let (Ok(a), Ok(b)) = (map.to_registry(&a), map.to_registry(&b)) {
+                prop_assert_ne!(a, b);
+            }
+        }
+
+        #[test]
+        fn what_clients_name_is_all_that_they_are_shown(map in maps(), name in names()) {
+            let path = format!("/v2/{name}/tags/list");
+            let shown = client_path(&map, &path);
+            let client = map.from_registry(name.as_str());
+            prop_assert_eq!(&shown, &client.as_ref().map(|client| format!("/v2/{client}/tags/list")));
+            if let Some(client) = client {
+                prop_assert_eq!(map.to_registry(&client), Ok(name));
+            }
+        }
+    }
+}
