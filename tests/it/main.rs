@@ -36,6 +36,9 @@ mod token;
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;
 
+// Names of repositories that are others at the registry.
+mod upstream_names;
+
 // The registry that moorgate keeps itself.
 mod store;
 

@@ -47,7 +47,7 @@ pub struct AccessFixture {
     pub gateway: Gateway,
     kind: Kind,
     domain: Box<dyn Fn(&str) -> Domain>,
-    _behind: Option<Gateway>,
+    behind: Option<Gateway>,
 }
 
 const ROOT: &str = "[[access]]\nusers = ['root']\nrepositories = ['**']\nactions = ['all']\n";
@@ -93,7 +93,7 @@ impl AccessFixture {
             gateway,
             kind,
             domain: Box::new(domain),
-            _behind: behind,
+            behind,
         }
     }
 
@@ -124,6 +124,11 @@ impl AccessFixture {
         Endpoint::new(&self.gateway, self.kind.alpn())
             .client()
             .of(user)
+    }
+
+    /// The registry behind, if it is another one.
+    pub fn registry(&self) -> Option<&Gateway> {
+        self.behind.as_ref()
     }
 
     pub fn kind(&self) -> Kind {
