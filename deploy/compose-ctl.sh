@@ -20,7 +20,8 @@ compose_main() {
     need_engine
     domains=$settings/conf.d https_port=
     credentials=$own/credentials passwords=$own/passwords ca=$own/ca.pem
-    export MOORGATE_IMAGE=${MOORGATE_IMAGE:-$local_image} MOORGATE_CREDENTIALS=$credentials
+    given_image=${MOORGATE_IMAGE:-}
+    export MOORGATE_IMAGE=${given_image:-$local_image} MOORGATE_CREDENTIALS=$credentials
     # Containers of the other file, which has the same project, are none of its business.
     export COMPOSE_IGNORE_ORPHANS=true
     "compose_$command" "$@"
@@ -165,7 +166,7 @@ compose_prepare() {
 
 # MOORGATE_IMAGE, or an image that is built of MOORGATE_BIN or from source.
 provide_image() {
-    if [[ $MOORGATE_IMAGE != "$local_image" ]]; then
+    if [[ -n $given_image ]]; then
         docker image inspect "$MOORGATE_IMAGE" >/dev/null 2>&1 || docker pull "$MOORGATE_IMAGE" ||
             die "there is no image $MOORGATE_IMAGE"
     elif [[ -n $MOORGATE_BIN ]]; then
