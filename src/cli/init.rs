@@ -14,6 +14,8 @@ use secrecy::zeroize::Zeroizing;
 
 use super::htpasswd::{self, Password};
 use crate::auth::UserName;
+use crate::config::problem::Problem;
+use crate::config::snapshot::Snapshot;
 use crate::registry::host::HostName;
 use files::ConfigurationFiles;
 use questions::Questions;
@@ -43,15 +45,15 @@ pub struct InitOptions {
     /// random password is printed.
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// The addresses to listen on for HTTPS.
-    #[arg(long, value_name = "ADDRESS", default_value = ":443")]
+    /// The addresses to listen on for HTTPS [default: :443, or those of an existing moorgate.toml].
+    #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
-    /// The address for redirects to HTTPS and for http-01 challenges.
-    #[arg(long, value_name = "ADDRESS", default_value = ":80")]
-    http: String,
-    /// The address of /healthz, /readyz, /status and /metrics.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
-    admin: String,
+    /// The address for redirects to HTTPS and for http-01 challenges [default: :80].
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
+    /// The address of /healthz, /readyz, /status and /metrics [default: 127.0.0.1:9180].
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
     /// The directory for what moorgate writes [default: DIR/state, or /var/lib/moorgate for
     /// /etc/moorgate].
     #[arg(long, value_name = "DIR")]
@@ -64,7 +66,15 @@ struct InitialSettings {
     registry: InitialRegistry,
     certificate: InitialCertificate,
     user: UserName,
+    /// The listeners of the domain alone, where moorgate.toml exists already.
     listen: Vec<String>,
+    /// What moorgate.toml is made of; `None` where it exists already.
+    process: Option<InitialProcess>,
+}
+
+/// The settings of the process.
+struct InitialProcess {
+    https: Vec<String>,
     http: String,
     admin: String,
     state: PathBuf,
@@ -93,29 +103,43 @@ pub fn run(directory: &Path, options: InitOptions) -> anyhow::Result<ExitCode> {
     let mut written = files.write(&settings)?;
     htpasswd::add(&files.users, &settings.user, &password)?;
     written.push(files.users.clone());
-    let mut code = ExitCode::SUCCESS;
-    if let Err(problems) = crate::config::load(directory) {
-        super::report_problems(&problems)?;
-        if problems
-            .iter()
-            .any(|problem| written.iter().any(|path| path == problem.file()))
-        {
-            files::remove(&written)?;
-            bail!("nothing was kept");
+    let (port, code) = match crate::config::load(directory) {
+        Ok(loaded) => (port(&loaded.snapshot, &settings.domain), ExitCode::SUCCESS),
+        Err(problems) => {
+            super::report_problems(&problems)?;
+            let is_own = |problem: &Problem| written.iter().any(|path| path == problem.file());
+            if problems.iter().any(is_own) {
+                files::remove(&written)?;
+                bail!("nothing was kept");
+            }
+            // Those of other domains.
+            (None, ExitCode::from(2))
         }
-        // Those of other domains.
-        code = ExitCode::from(2);
-    }
+    };
     for path in &written {
         eprintln!("wrote {}", path.display());
     }
     let shown = is_random.then_some(&password);
     print_next_steps(
         directory,
-        &settings,
-        shown.map(|password| password.as_slice()),
+        &NextSteps {
+            settings: &settings,
+            port,
+            random_password: shown.map(|password| password.as_slice()),
+        },
     )?;
     Ok(code)
+}
+
+/// The port that clients name.
+fn port(snapshot: &Snapshot, domain: &HostName) -> Option<u16> {
+    let host = snapshot
+        .domains
+        .iter()
+        .find(|host| host.domain == *domain)?;
+    let mut ports = host.listen.iter().map(|listen| listen.0.port());
+    let first = ports.clone().next()?;
+    (first != 443 && !ports.any(|port| port == 443)).then_some(first)
 }
 
 /// Options and answers become settings.
@@ -137,6 +161,19 @@ fn settle(
         admin,
         state,
     } = options;
+    let main = directory.join("moorgate.toml");
+    let is_new = main.symlink_metadata().is_err();
+    let of_process = [
+        ("http", http.is_some()),
+        ("admin", admin.is_some()),
+        ("state", state.is_some()),
+    ];
+    if let Some((option, _)) = of_process.iter().find(|(_, given)| *given && !is_new) {
+        bail!(
+            "{} exists already: set `{option}` in it, without --{option} here",
+            main.display()
+        );
+    }
     let domain = questions.required(domain, "--domain", "Domain name of the registry")?;
     let domain = HostName::parse(&domain)
         .with_context(|| format!("`{domain}` cannot be the name of a domain"))?;
@@ -167,10 +204,17 @@ fn settle(
         registry,
         certificate,
         user: UserName::new(&user)?,
-        listen,
-        http,
-        admin,
-        state: state.unwrap_or_else(|| default_state(directory)),
+        process: is_new.then(|| InitialProcess {
+            https: if listen.is_empty() {
+                vec![":443".to_owned()]
+            } else {
+                listen.clone()
+            },
+            http: http.unwrap_or_else(|| ":80".to_owned()),
+            admin: admin.unwrap_or_else(|| "127.0.0.1:9180".to_owned()),
+            state: state.unwrap_or_else(|| default_state(directory)),
+        }),
+        listen: if is_new { Vec::new() } else { listen },
     })
 }
 
@@ -210,21 +254,25 @@ fn password(user: &UserName, questions: &Questions) -> anyhow::Result<(Password,
     Ok((Zeroizing::new(text.into_bytes()), true))
 }
 
-fn print_next_steps(
-    directory: &Path,
-    settings: &InitialSettings,
-    random_password: Option<&[u8]>,
-) -> anyhow::Result<()> {
+/// What the next steps depend on.
+struct NextSteps<'a> {
+    settings: &'a InitialSettings,
+    /// The port that clients name, unless it is the default one.
+    port: Option<u16>,
+    random_password: Option<&'a [u8]>,
+}
+
+fn print_next_steps(directory: &Path, steps: &NextSteps<'_>) -> anyhow::Result<()> {
+    let NextSteps {
+        settings,
+        port,
+        random_password,
+    } = steps;
     let out = &mut io::stdout().lock();
     if let Some(password) = random_password {
         let password = String::from_utf8_lossy(password);
         writeln!(out, "The password of {} is {password}\n", settings.user)?;
     }
-    let port = settings
-        .listen
-        .first()
-        .and_then(|address| address.rsplit(':').next())
-        .filter(|port| *port != "443");
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let domain = &settings.domain;
     writeln!(out, "Next:")?;

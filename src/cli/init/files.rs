@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{InitialCertificate, InitialRegistry, InitialSettings};
+use super::{InitialCertificate, InitialProcess, InitialRegistry, InitialSettings};
 use crate::state_file::{Access, atomic_write};
 
 /// Where the files are.
@@ -43,8 +43,8 @@ impl ConfigurationFiles {
     /// Writes the settings and returns the paths. An existing moorgate.toml stays as it is.
     pub(super) fn write(&self, settings: &InitialSettings) -> anyhow::Result<Vec<PathBuf>> {
         let mut written = Vec::new();
-        if self.main.symlink_metadata().is_err() {
-            write(&self.main, 0o755, &main_file(settings))?;
+        if let Some(process) = &settings.process {
+            write(&self.main, 0o755, &main_file(process))?;
             written.push(self.main.clone());
         }
         let users = self.users.file_name().unwrap_or_default();
@@ -79,8 +79,13 @@ fn make_parent(path: &Path, mode: u32) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make {}", directory.display()))
 }
 
-fn main_file(settings: &InitialSettings) -> String {
-    let listen: Vec<String> = settings.listen.iter().map(|text| quoted(text)).collect();
+fn main_file(process: &InitialProcess) -> String {
+    let InitialProcess {
+        https,
+        http,
+        admin,
+        state,
+    } = process;
     format!(
         "\
 # Settings of the process, and defaults for all domains. `moorgate check` reports every problem.
@@ -95,15 +100,24 @@ state = {}
 [admin]
 listen = {}
 ",
-        listen.join(", "),
-        quoted(&settings.http),
-        quoted(&settings.state.to_string_lossy()),
-        quoted(&settings.admin),
+        list(https),
+        quoted(http),
+        quoted(&state.to_string_lossy()),
+        quoted(admin),
     )
 }
 
+fn list(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+    quoted.join(", ")
+}
+
 fn domain_file(settings: &InitialSettings, users: &Path) -> String {
-    let mut text = format!("domain = {}\n\n[tls]\n", quoted(settings.domain.as_str()));
+    let mut text = format!("domain = {}\n", quoted(settings.domain.as_str()));
+    if !settings.listen.is_empty() {
+        text += &format!("listen = [{}]\n", list(&settings.listen));
+    }
+    text += "\n[tls]\n";
     let certificate = match &settings.certificate {
         InitialCertificate::Acme(email) => {
             format!(

@@ -288,6 +288,37 @@ fn init_adds_a_domain_and_replaces_nothing() {
 }
 
 #[test]
+fn beside_an_existing_main_file_init_passes_over_no_option() {
+    let configured = Configured::new();
+    let init = |options: &[&str]| {
+        let mut init = command(&moorgate(), configured.path());
+        init.args([
+            "init",
+            "etc",
+            "--user",
+            "ops",
+            "--domain",
+            "new.example.com",
+        ]);
+        run(init.args(["--internal"]).args(options), "")
+    };
+    for option in ["http", "admin", "state"] {
+        let said = init(&[&format!("--{option}"), "127.0.0.1:1"]).failed();
+        let reason = format!("etc/moorgate.toml exists already: set `{option}` in it");
+        assert!(said.contains(&reason), "{said}");
+    }
+    let domain = configured.path().join("etc/conf.d/new.example.com.toml");
+    assert!(!domain.exists());
+    let said = init(&["--listen", "127.0.0.1:7443"]).succeeded();
+    assert!(
+        said.contains("  docker login new.example.com:7443 --username ops\n"),
+        "{said}"
+    );
+    let text = fs::read_to_string(domain).unwrap();
+    assert!(text.contains("\nlisten = [\"127.0.0.1:7443\"]\n"), "{text}");
+}
+
+#[test]
 fn without_a_terminal_init_names_the_options_that_are_missing() {
     let directory = tempfile::tempdir().unwrap();
     let said = |arguments: &[&str]| {
