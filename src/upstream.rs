@@ -9,6 +9,8 @@ pub(crate) mod destination;
 pub(crate) mod error;
 mod first_bytes;
 pub(crate) mod health;
+pub(crate) mod known_product;
+pub(crate) mod login;
 pub(crate) mod message_length;
 pub(crate) mod pool;
 pub(crate) mod product;
@@ -20,7 +22,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
@@ -44,10 +46,24 @@ pub(crate) struct Upstream {
     health: Option<Arc<UpstreamHealth>>,
 }
 
-/// The headers of a request without a body, which come with a redirect in response to it, so that
-/// it can be sent again.
+/// The head of a request without a body, which comes with a redirect or a refusal in response to it,
+/// so that it can be sent again.
 #[derive(Clone)]
-pub(crate) struct SentHeaders(pub(crate) HeaderMap);
+pub(crate) struct SentHead {
+    method: Method,
+    uri: Uri,
+    pub(crate) headers: HeaderMap,
+}
+
+impl SentHead {
+    pub(crate) fn into_request(self) -> Request<RequestBody> {
+        let mut request = Request::new(RequestBody::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
 
 /// Registries send few and small headers.
 const MAX_RESPONSE_HEADERS: usize = 128;
@@ -89,7 +105,7 @@ impl Upstream {
     }
 
     /// Sends a request, whose target is in origin form, and returns when the response head is here.
-    /// A redirect of a request without a body has its [`SentHeaders`] among its extensions.
+    /// A redirect or refusal of a request without a body has its [`SentHead`] among its extensions.
     ///
     /// Retries once on a fresh connection when a pooled one turns out to be closed: a request
     /// without a body if no byte of a response came, a request with a body only if no byte of it
@@ -117,6 +133,23 @@ impl Upstream {
         result
     }
 
+    /// Asks whether it is a registry, as clients do first, without credentials.
+    pub(crate) async fn ping(
+        &self,
+        limits: TransferLimits,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let target = self.target();
+        let authority = target
+            .host
+            .authority(target.port, target.scheme.default_port());
+        let request = Request::get(format!("{}/v2/", target.base_path))
+            .header(header::HOST, authority)
+            .header(header::USER_AGENT, "moorgate")
+            .body(RequestBody::empty())
+            .expect("the parts of a checked URL");
+        self.send(request, None, limits).await
+    }
+
     async fn exchange(
         &self,
         mut request: Request<RequestBody>,
@@ -129,7 +162,7 @@ impl Upstream {
             .then(|| copy_without_body(&request));
         if let Some(lease) = self.pool.checkout() {
             match self.send_on(lease, request, upload.clone(), limits).await {
-                Ok(answer) => return Ok(with_sent_headers(answer, again)),
+                Ok(answer) => return Ok(with_sent_head(answer, again)),
                 Err(SendFailure {
                     unsent: Some(unsent),
                     ..
@@ -151,7 +184,7 @@ impl Upstream {
         let lease = Box::pin(self.connect(limits.idle)).await?;
         self.send_on(lease, request, upload, limits)
             .await
-            .map(|answer| with_sent_headers(answer, again))
+            .map(|answer| with_sent_head(answer, again))
             .map_err(|failed| failed.error)
     }
 
@@ -329,13 +362,19 @@ fn is_connection_closed(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || error.is_canceled() || error.is_closed() || broken_pipe
 }
 
-fn with_sent_headers(
+fn with_sent_head(
     mut answer: Response<UpstreamBody>,
     sent: Option<Request<RequestBody>>,
 ) -> Response<UpstreamBody> {
-    if let Some(sent) = sent.filter(|_| answer.status().is_redirection()) {
-        let headers = SentHeaders(sent.into_parts().0.headers);
-        answer.extensions_mut().insert(headers);
+    let status = answer.status();
+    let is_repeated = status.is_redirection() || status == StatusCode::UNAUTHORIZED;
+    if let Some(sent) = sent.filter(|_| is_repeated) {
+        let head = sent.into_parts().0;
+        answer.extensions_mut().insert(SentHead {
+            method: head.method,
+            uri: head.uri,
+            headers: head.headers,
+        });
     }
     answer
 }

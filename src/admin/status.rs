@@ -83,11 +83,18 @@ fn domain(site: &Site) -> Value {
         "listen": host.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "upstream": host.registry.upstream().map(|upstream| url(&upstream.url)),
         "directory": host.registry.store().map(|store| store.directory.display().to_string()),
+        "upstream_product": site.registry.upstream().map(product),
         "upstream_health": site.registry.upstream().and_then(health),
         "browser": host.browser.as_ref().map(|browser| url(&browser.url)),
         "browser_health": site.browser.as_ref().and_then(health),
         "users": site.users.current().users(),
     })
+}
+
+/// The product of an upstream, and how it is known.
+fn product(backend: &Backend) -> Value {
+    let (product, source) = backend.product.get();
+    json!({ "name": product.as_str(), "known_by": source.as_str() })
 }
 
 /// What requests have shown of an upstream.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode, header};
@@ -21,6 +22,10 @@ use crate::state_file::run_blocking;
 use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, Trust};
 use crate::upstream::credential::Credential;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::known_product::KnownProduct;
+use crate::upstream::login::UpstreamRequest;
+use crate::upstream::login::scope::TokenScope;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::transfer::TransferLimits;
 
@@ -48,7 +53,8 @@ async fn problems_of(host: &SharedVirtualHost, is_running: bool) -> Vec<Problem>
             url: &settings.url,
             path: "/v2/",
         };
-        let credential = Credential::new(&settings.authorization).ok()?;
+        let product = Arc::new(KnownProduct::new(settings));
+        let credential = Credential::new(settings, &host.timeouts, &product).ok()?;
         let answer = registry.ask(credential).await;
         registry.problem(answer.and_then(|answer| check_registry(answer, &settings.authorization)))
     };
@@ -106,19 +112,23 @@ impl Target<'_> {
             .url
             .host
             .authority(self.url.port, self.url.scheme.default_port());
-        let mut request = Request::get(format!("{}{}", self.url.base_path, self.path))
+        let request = Request::get(format!("{}{}", self.url.base_path, self.path))
             .header(header::HOST, authority)
             .header(header::USER_AGENT, "moorgate")
             .body(RequestBody::empty())
             .map_err(|error| unusable(&error))?;
-        credential.apply(request.headers_mut());
-        let limits = TransferLimits::new(timeouts, false);
-        let answer = timeout(ANSWER_TIMEOUT, upstream.send(request, None, limits)).await;
-        match answer {
+        let sending = UpstreamRequest {
+            request,
+            upload: None,
+            limits: TransferLimits::new(timeouts, false),
+        };
+        let answer = credential.send(&upstream, sending, TokenScope::Registry);
+        match timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) => Ok(RegistryAnswer {
                 status: answer.status(),
                 wants_tokens: wants_tokens(answer.headers().get(header::WWW_AUTHENTICATE)),
             }),
+            Ok(Err(UpstreamError::Login(error))) => Err((error.to_string(), CORRECT)),
             Ok(Err(error)) => Err((with_sources(&error), error.remedy().unwrap_or(CORRECT))),
             Err(_) => Err(("it did not answer in time".to_owned(), SEE_LOG)),
         }
@@ -147,13 +157,13 @@ fn check_registry(
     } = answer;
     let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     match authorization {
-        _ if wants_tokens => Err((
-            "this registry wants tokens, which moorgate cannot fetch".to_owned(),
-            "set the registry to passwords (Basic), or to none behind moorgate",
+        UpstreamAuthorization::Pass if wants_tokens => Err((
+            "this registry wants tokens, which clients cannot get through moorgate".to_owned(),
+            "set `username` and `password` in [upstream], with which moorgate gets them",
         )),
         UpstreamAuthorization::Login(_) if is_refused => Err((
-            format!("this registry refuses moorgate's own user and password ({status})"),
-            "correct `username` and `password` in [upstream]",
+            format!("this registry refuses moorgate's own login ({status})"),
+            "give it the right to use the registry",
         )),
         UpstreamAuthorization::Strip if is_refused => Err((
             format!("this registry demands a login ({status})"),

@@ -13,7 +13,6 @@ use crate::auth::upload_session::SessionKey;
 use crate::config::problem::{Problem, Problems};
 use crate::config::upstream::{Redirects, Scheme, UpstreamSettings, UpstreamUrl};
 use crate::config::vhost::{RegistrySettings, SharedVirtualHost, StoreSettings};
-use crate::registry::product::Product;
 use crate::request::site::{Backend, Registry, Site};
 use crate::request::via::ViaPseudonym;
 use crate::store::Store;
@@ -21,6 +20,7 @@ use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, ConnectorError, Trust};
 use crate::upstream::credential::Credential;
 use crate::upstream::health::{UpstreamHealth, UpstreamRole};
+use crate::upstream::known_product::KnownProduct;
 
 /// What a site is built for.
 #[derive(Clone, Copy)]
@@ -92,7 +92,7 @@ struct TargetSettings<'a> {
     role: UpstreamRole,
     url: &'a UpstreamUrl,
     credential: Credential,
-    product: Option<Product>,
+    product: Arc<KnownProduct>,
 }
 
 struct SiteBuilder<'a> {
@@ -151,14 +151,15 @@ impl SiteBuilder<'_> {
     }
 
     fn upstream(&mut self, upstream: &UpstreamSettings, trust: Option<&Trust>) -> Option<Registry> {
-        let credential = Credential::new(&upstream.authorization)
+        let product = Arc::new(KnownProduct::new(upstream));
+        let credential = Credential::new(upstream, &self.host.timeouts, &product)
             .map_err(|error| self.report(&["upstream"], error.to_string()))
             .ok()?;
         let settings = TargetSettings {
             role: UpstreamRole::Registry,
             url: &upstream.url,
             credential,
-            product: upstream.product,
+            product,
         };
         let old = self.before.and_then(|site| site.registry.upstream());
         self.target(settings, old, trust)
@@ -192,7 +193,7 @@ impl SiteBuilder<'_> {
             role: UpstreamRole::Browser,
             url: &browser.url,
             credential: Credential::None,
-            product: None,
+            product: Arc::new(KnownProduct::none()),
         };
         let old = self.before.and_then(|site| site.browser.as_ref());
         self.target(settings, old, trust)
@@ -241,9 +242,7 @@ impl SiteBuilder<'_> {
             upstream,
             authority,
             credential,
-            product: product
-                .or_else(|| Product::of_host(&url.host))
-                .unwrap_or(Product::Distribution),
+            product,
             via,
         })
     }

@@ -89,7 +89,7 @@ pub(super) fn until_separator(text: &str, separator: u8) -> &str {
 }
 
 /// The content of a quoted string; a token as it is.
-fn unquoted(value: &str) -> Cow<'_, str> {
+pub(super) fn unquoted(value: &str) -> Cow<'_, str> {
     let Some(quoted) = value.strip_prefix('"') else {
         return Cow::Borrowed(value);
     };

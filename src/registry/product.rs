@@ -1,5 +1,6 @@
 //! The registry products whose own ways moorgate knows.
 
+use super::challenge::AuthChallenge;
 use super::host::HostName;
 
 /// A registry product.
@@ -77,6 +78,37 @@ impl Product {
             _ => None,
         }
     }
+
+    /// The product that a registry's challenge tells.
+    pub(crate) fn of_challenge(challenge: &AuthChallenge<'_>) -> Option<Self> {
+        let realm = challenge.parameter("realm").unwrap_or_default();
+        let service = challenge.parameter("service").unwrap_or_default();
+        match service {
+            "registry.docker.io" => return Some(Self::DockerHub),
+            "harbor-registry" => return Some(Self::Harbor),
+            "ecr.amazonaws.com" => return Some(Self::Ecr),
+            _ => {}
+        }
+        if challenge.is("basic") {
+            return (realm == "harbor").then_some(Self::Harbor);
+        }
+        let host = HostName::parse(service).ok();
+        if let Some(product) = host.as_ref().and_then(Self::of_host) {
+            return Some(product);
+        }
+        let path = realm.split('?').next().unwrap_or_default();
+        // Gitea has GitLab's service and Google's path.
+        if service == "container_registry" {
+            return path.ends_with("/jwt/auth").then_some(Self::Gitlab);
+        }
+        let paths = [
+            ("/v2/auth", Self::Quay),
+            ("/oauth2/token", Self::Acr),
+            ("/v2/token", Self::Gar),
+        ];
+        let found = paths.iter().find(|(end, _)| path.ends_with(end));
+        found.map(|(_, product)| *product)
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +148,60 @@ mod tests {
         ] {
             let host = HostName::parse(host).expect("a host name");
             assert_eq!(Product::of_host(&host), product, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn products_are_known_by_their_challenges() {
+        use crate::registry::challenge::challenges;
+        for (value, product) in [
+            (
+                "Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\"",
+                Some(Product::DockerHub),
+            ),
+            (
+                "Bearer realm=\"https://h.example/service/token\",service=\"harbor-registry\"",
+                Some(Product::Harbor),
+            ),
+            ("Basic realm=\"harbor\"", Some(Product::Harbor)),
+            (
+                "Bearer realm=\"https://git.example/jwt/auth\",service=\"container_registry\"",
+                Some(Product::Gitlab),
+            ),
+            (
+                "Bearer realm=\"https://gitea.example/v2/token\",service=\"container_registry\"",
+                None,
+            ),
+            (
+                "Bearer realm=\"https://q.example/v2/auth\",service=\"q.example\"",
+                Some(Product::Quay),
+            ),
+            (
+                "Bearer realm=\"https://r.example/oauth2/token\",service=\"r.example\"",
+                Some(Product::Acr),
+            ),
+            (
+                "Bearer realm=\"https://x.example/token\",service=\"ghcr.io\"",
+                Some(Product::Ghcr),
+            ),
+            (
+                "Bearer realm=\"https://eu.gcr.io/v2/token\",service=\"eu.gcr.io\"",
+                Some(Product::Gar),
+            ),
+            (
+                "Basic realm=\"https://1.dkr.ecr.x\",service=\"ecr.amazonaws.com\"",
+                Some(Product::Ecr),
+            ),
+            (
+                "Bearer realm=\"https://r.example/auth\",service=\"r\"",
+                None,
+            ),
+            ("Basic realm=\"Registry\"", None),
+            ("Bearer", None),
+        ] {
+            let found = challenges(value);
+            let found = found.first().and_then(Product::of_challenge);
+            assert_eq!(found, product, "{value}");
         }
     }
 

@@ -377,6 +377,7 @@ impl Rejection {
                 "the upstream registry cannot be reached: try again",
             )
             .with(Extra::RetryAfter(5)),
+            UpstreamError::Login(error) => Self::login_failed(error),
             UpstreamError::RefusedDestination(_) => unavailable(
                 StatusCode::BAD_GATEWAY,
                 "the upstream registry redirects to an address to which moorgate does not follow: \

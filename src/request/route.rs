@@ -12,6 +12,7 @@ use crate::auth::upload_session::SessionOwner;
 use crate::registry::call::Call;
 use crate::registry::name_map::NameMap;
 use crate::store::Store;
+use crate::upstream::login::scope::TokenScope;
 use crate::upstream::transfer::TransferLimits;
 
 /// Where a granted request goes.
@@ -89,6 +90,12 @@ impl<'a> UpstreamRoute<'a> {
     /// The registry call with the names that the registry knows.
     pub(crate) fn registry_call(self) -> Option<&'a Call> {
         self.route.registry_call()
+    }
+
+    /// What a token for the call has to allow.
+    pub(crate) fn token_scope(self) -> TokenScope<'a> {
+        let call = self.registry_call();
+        call.map_or(TokenScope::Registry, TokenScope::from_call)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::{HeaderValue, Request, Response};
 
 use super::via::ViaPseudonym;
 use crate::auth::UsersFile;
@@ -17,11 +17,17 @@ use crate::config::vhost::{ListenAddress, SharedVirtualHost};
 use crate::observe::metrics::Traffic;
 use crate::registry::host::HostName;
 use crate::registry::name_map::NameMap;
-use crate::registry::product::Product;
 use crate::store::Store;
 use crate::upstream::Upstream;
 use crate::upstream::connector::Trust;
 use crate::upstream::credential::Credential;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::known_product::KnownProduct;
+use crate::upstream::login::UpstreamRequest;
+use crate::upstream::login::scope::TokenScope;
+use crate::upstream::request_body::{RequestBody, Upload};
+use crate::upstream::response_body::UpstreamBody;
+use crate::upstream::transfer::TransferLimits;
 
 /// A virtual host with the live parts that serve it.
 pub(crate) struct Site {
@@ -95,15 +101,34 @@ impl Registry {
 }
 
 /// An upstream and how requests to it are addressed.
+#[derive(Clone)]
 pub(crate) struct Backend {
     pub(crate) upstream: Arc<Upstream>,
     /// The Host header towards it.
     pub(crate) authority: HeaderValue,
     pub(crate) credential: Credential,
-    /// As it is configured, or as the name of its host tells.
-    pub(crate) product: Product,
+    pub(crate) product: Arc<KnownProduct>,
     /// Marks the requests that are forwarded to it.
     pub(crate) via: Arc<ViaPseudonym>,
+}
+
+impl Backend {
+    /// Sends a request with the `Authorization` that it needs for a scope: the one place from which
+    /// requests of the line go to upstreams.
+    pub(crate) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        upload: Option<Arc<Upload>>,
+        limits: TransferLimits,
+        scope: TokenScope<'_>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let sending = UpstreamRequest {
+            request,
+            upload,
+            limits,
+        };
+        self.credential.send(&self.upstream, sending, scope).await
+    }
 }
 
 /// All sites of a snapshot. A request loads this once and sees one configuration to its end.

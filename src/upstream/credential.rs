@@ -1,66 +1,65 @@
-//! The `Authorization` header of requests to an upstream.
+//! Whose credentials requests to an upstream carry.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, header};
-use secrecy::ExposeSecret;
+use std::sync::Arc;
 
-use crate::config::secret::SecretError;
-use crate::config::upstream::{LoginKind, LoginSettings, UpstreamAuthorization};
+use http::{Response, header};
 
-/// The header value that [`UpstreamAuthorization`] leads to.
-#[derive(Clone, Debug)]
+use super::Upstream;
+use super::error::UpstreamError;
+use super::known_product::KnownProduct;
+use super::login::scope::TokenScope;
+use super::login::{LoginSetupError, RegistryLogin, UpstreamRequest};
+use super::response_body::UpstreamBody;
+use crate::config::upstream::{UpstreamAuthorization, UpstreamSettings};
+use crate::config::vhost::Timeouts;
+
+/// Whose credentials requests to an upstream carry.
+#[derive(Clone)]
 pub(crate) enum Credential {
-    /// The header is removed.
+    /// Nobody's: the header is removed.
     None,
     /// The client's header is passed on.
     Client,
-    /// The configured header, marked sensitive.
-    Own(HeaderValue),
-}
-
-/// Why there are no credentials.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CredentialError {
-    #[error("a secret of [upstream] {0}")]
-    Secret(SecretError),
-    #[error("credentials of this kind cannot be used yet")]
-    Unsupported,
+    /// moorgate's own.
+    Own(Arc<RegistryLogin>),
 }
 
 impl Credential {
-    pub(crate) fn new(authorization: &UpstreamAuthorization) -> Result<Self, CredentialError> {
-        let kind = match authorization {
-            UpstreamAuthorization::Strip => return Ok(Self::None),
-            UpstreamAuthorization::Pass => return Ok(Self::Client),
-            UpstreamAuthorization::Login(LoginSettings { kind, endpoint: _ }) => kind,
-        };
-        match kind {
-            LoginKind::Password { username, password } => {
-                let password = password.read().map_err(CredentialError::Secret)?;
-                let pair = format!("{username}:{}", password.expose_secret());
-                let text = format!("Basic {}", STANDARD.encode(pair));
-                let mut value = HeaderValue::from_str(&text).expect("base64 is visible ASCII");
-                value.set_sensitive(true);
-                Ok(Self::Own(value))
+    pub(crate) fn new(
+        settings: &UpstreamSettings,
+        timeouts: &Timeouts,
+        product: &Arc<KnownProduct>,
+    ) -> Result<Self, LoginSetupError> {
+        Ok(match &settings.authorization {
+            UpstreamAuthorization::Strip => Self::None,
+            UpstreamAuthorization::Pass => Self::Client,
+            UpstreamAuthorization::Login(login) => {
+                let product = product.clone();
+                Self::Own(RegistryLogin::new(login, settings, timeouts, product)?)
             }
-            LoginKind::Aws { .. }
-            | LoginKind::Entra { .. }
-            | LoginKind::ServiceAccount { .. }
-            | LoginKind::MetadataServer => Err(CredentialError::Unsupported),
-        }
+        })
     }
 
-    /// Replaces, removes or keeps the client's header.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+    /// Sends a request with them.
+    pub(crate) async fn send(
+        &self,
+        upstream: &Upstream,
+        mut sending: UpstreamRequest,
+        scope: TokenScope<'_>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         match self {
+            Self::Own(login) => return login.send(upstream, sending, scope).await,
             Self::None => {
+                let headers = sending.request.headers_mut();
                 headers.remove(header::AUTHORIZATION);
             }
             Self::Client => {}
-            Self::Own(value) => {
-                headers.insert(header::AUTHORIZATION, value.clone());
-            }
         }
+        let UpstreamRequest {
+            request,
+            upload,
+            limits,
+        } = sending;
+        upstream.send(request, upload, limits).await
     }
 }

@@ -2,10 +2,12 @@
 //! fault it is.
 
 use std::io;
+use std::sync::Arc;
 
 use super::destination::RefusedDestination;
 use super::first_bytes::OtherProtocol;
 use super::health::FailureReason;
+use super::login::error::LoginError;
 use super::message_length::InvalidLength;
 use crate::certs::library_error::{described, with_sources};
 
@@ -18,6 +20,9 @@ pub(crate) enum UpstreamError {
     /// A redirect leads to an address to which none is followed.
     #[error("the redirect of the registry is not followed")]
     RefusedDestination(#[source] RefusedDestination),
+    /// moorgate has no credentials that the registry accepts.
+    #[error("moorgate's own login at the upstream registry failed")]
+    Login(#[source] Arc<LoginError>),
     /// moorgate has no descriptor left.
     #[error("moorgate has too many open files and connections for one to the upstream")]
     NoDescriptor(#[source] io::Error),
@@ -97,6 +102,7 @@ impl UpstreamError {
     pub(crate) fn reason(&self) -> Option<FailureReason> {
         Some(match self {
             Self::Unreachable(error) => error.reason(),
+            Self::Login(error) => error.reason(),
             Self::ConnectTimedOut => FailureReason::ConnectTimeout,
             Self::TimedOut => FailureReason::Timeout,
             Self::Closed { may_expect_tls: _ } => FailureReason::Closed,
@@ -136,6 +142,7 @@ impl UpstreamError {
             | Self::InvalidLength(_)
             | Self::ProtocolSwitched => "see the upstream's own log, and what stands before it",
             Self::RefusedDestination(_)
+            | Self::Login(_)
             | Self::ClientStalled
             | Self::ClientCut
             | Self::TooLarge => return None,

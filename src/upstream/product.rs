@@ -32,6 +32,11 @@ pub(crate) trait Dialect: Send + Sync {
         }
     }
 
+    /// Whether it takes no passwords, but tokens alone.
+    fn wants_tokens(&self) -> bool {
+        false
+    }
+
     fn capabilities(&self) -> Capabilities;
 }
 

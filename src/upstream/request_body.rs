@@ -141,6 +141,14 @@ impl RequestBody {
         matches!(self.source, BodySource::Empty)
     }
 
+    /// The bytes of one that is in memory.
+    pub(crate) fn buffered_bytes(&self) -> Option<Bytes> {
+        match &self.source {
+            BodySource::Buffered(buffered) => Some(buffered.bytes.clone()),
+            BodySource::Empty | BodySource::Streamed(_) => None,
+        }
+    }
+
     /// Sets where the body reports its progress.
     pub(super) fn attach(&mut self, progress: &Arc<TransferProgress>) {
         match &mut self.source {

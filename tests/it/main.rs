@@ -35,6 +35,7 @@ mod token;
 
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
 mod rules;
+mod upstream_login;
 
 // Names of repositories that are others at the registry.
 mod upstream_names;

@@ -40,8 +40,12 @@ pub(super) async fn forward(
     cx.record.forwarded(upload.clone());
     let response = to
         .backend
-        .upstream
-        .send(request, upload, to.route.transfer_limits())
+        .send(
+            request,
+            upload,
+            to.route.transfer_limits(),
+            to.token_scope(),
+        )
         .await;
     cx.record.answered();
     response.map_err(|error| Rejection::upstream(error, limit))
@@ -106,7 +110,8 @@ pub(super) async fn send_again(
     request: Request<RequestBody>,
 ) -> Result<Response<UpstreamBody>, Rejection> {
     let limits = to.route.transfer_limits();
-    let response = to.backend.upstream.send(request, None, limits).await;
+    let scope = to.token_scope();
+    let response = to.backend.send(request, None, limits, scope).await;
     cx.record.answered();
     response.map_err(|error| Rejection::upstream(error, 0))
 }
@@ -198,7 +203,6 @@ fn upstream_request(
     }
     backend.via.append(&mut headers, conn.protocol);
     headers.insert(header::HOST, host);
-    backend.credential.apply(&mut headers);
     *request.headers_mut() = headers;
     Ok(request)
 }

@@ -20,7 +20,7 @@ use crate::upstream::connector::{Connector, Trust};
 use crate::upstream::destination::RedirectPolicy;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::response_body::UpstreamBody;
-use crate::upstream::{SentHeaders, Upstream};
+use crate::upstream::{SentHead, Upstream};
 
 /// The number of redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 5;
@@ -56,8 +56,7 @@ pub(super) async fn send(
     let meta = RequestMeta::of_own(&cx.parts, &request);
     let response = to
         .backend
-        .upstream
-        .send(request, None, to.route.transfer_limits())
+        .send(request, None, to.route.transfer_limits(), to.token_scope())
         .await
         .map_err(|error| Rejection::upstream(error, 0))?;
     followed(cx, to, &meta, response).await
@@ -115,12 +114,10 @@ async fn follow(
         };
         let uri = Uri::try_from(address).map_err(|_| Rejection::upstream_bad_location())?;
         path = uri.path().to_owned();
-        let sent = response.extensions_mut().remove::<SentHeaders>();
-        let SentHeaders(headers) = sent.ok_or_else(Rejection::upstream_bad_location)?;
+        let sent = response.extensions_mut().remove::<SentHead>();
+        let SentHead { headers, .. } = sent.ok_or_else(Rejection::upstream_bad_location)?;
         let request = request(&meta.method, uri, headers);
-        let sent = backend
-            .upstream
-            .send(request, None, route.transfer_limits());
+        let sent = backend.send(request, None, route.transfer_limits(), to.token_scope());
         response = sent.await.map_err(|error| Rejection::upstream(error, 0))?;
     }
     if is_redirect(response.status()) {

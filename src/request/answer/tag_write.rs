@@ -21,6 +21,7 @@ use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route, UpstreamRoute};
 use crate::store::is_digest_of;
 use crate::upstream::client_body::ClientBody;
+use crate::upstream::login::scope::TokenScope;
 use crate::upstream::request_body::RequestBody;
 
 /// Writes a manifest to an upstream, if its tags may be written as they are there.
@@ -48,9 +49,14 @@ pub(super) async fn to_upstream(
     check_preconditions(cx, to, obligations, &manifest).await?;
     let meta = RequestMeta::from_parts(to, &cx.parts);
     let request = forward::buffered_request(cx, to, RequestBody::buffered(manifest))?;
-    let upstream = to.backend.upstream.clone();
+    let backend = to.backend.clone();
     let limits = route.transfer_limits();
-    let write = async move { upstream.send(request, None, limits).await };
+    let call = to.registry_call().cloned();
+    let write = async move {
+        let scope = call.as_ref().map(TokenScope::from_call);
+        let scope = scope.unwrap_or(TokenScope::Registry);
+        backend.send(request, None, limits, scope).await
+    };
     let response = run_detached(guards, write).await;
     cx.record.answered();
     let response = response.map_err(|error| Rejection::upstream(error, route.body_limit()))?;

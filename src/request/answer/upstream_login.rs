@@ -1,4 +1,5 @@
-//! What a 401 of the upstream means: whose credentials it refuses, and whether it would accept any.
+//! What a 401 of an upstream means at which moorgate has no login of its own: whose credentials it
+//! refuses, and whether it would accept any.
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -21,6 +22,7 @@ pub(super) fn check(
     let Some(upstream) = route.site().host.registry.upstream() else {
         return Ok(());
     };
+    backend.product.learn(headers);
     let challenges = || headers.get_all(header::WWW_AUTHENTICATE).iter();
     let offers = |scheme| {
         let mut challenges = challenges().filter_map(|value| value.to_str().ok());
@@ -30,8 +32,8 @@ pub(super) fn check(
     let refused = match &upstream.authorization {
         UpstreamAuthorization::Strip if wants_tokens => UpstreamLoginError::WantsTokens,
         UpstreamAuthorization::Strip => UpstreamLoginError::NoCredentials,
-        UpstreamAuthorization::Login(_) if wants_tokens => UpstreamLoginError::WantsTokensNotOwn,
-        UpstreamAuthorization::Login(_) => UpstreamLoginError::OwnRefused,
+        // Never: its refusals are errors of the login.
+        UpstreamAuthorization::Login(_) => UpstreamLoginError::NoCredentials,
         // Who has not logged in may do so; after that, no other password would help.
         UpstreamAuthorization::Pass if wants_tokens && route.principal().user.is_some() => {
             UpstreamLoginError::WantsTokensNotClients

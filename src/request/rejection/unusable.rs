@@ -3,9 +3,10 @@
 
 use http::StatusCode;
 
-use super::{ErrorSource, Rejection};
+use super::{ErrorSource, Extra, Rejection};
 use crate::registry::error_code::ErrorCode;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::login::error::LoginError;
 
 /// The upstream refused a login, and no other login of the client would help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,23 +17,13 @@ pub(crate) enum UpstreamLoginError {
     )]
     NoCredentials,
     #[error(
-        "the upstream registry refused the username and password in [upstream]: \
-         its administrator has to correct them"
-    )]
-    OwnRefused,
-    #[error(
-        "this registry wants tokens, which moorgate cannot fetch; if it accepts passwords as well, \
-         its administrator has to set [upstream] username and password"
+        "this registry wants tokens: its administrator has to set [upstream] username and password, \
+         with which moorgate gets them"
     )]
     WantsTokens,
     #[error(
-        "this registry wants tokens, which moorgate cannot fetch; \
-         it did not accept the username and password in [upstream]"
-    )]
-    WantsTokensNotOwn,
-    #[error(
-        "this registry wants tokens, which moorgate cannot fetch; \
-         it did not accept the password of this user"
+        "this registry wants tokens, which moorgate gets only with a username and password in \
+         [upstream]; it did not accept the password of this user"
     )]
     WantsTokensNotClients,
 }
@@ -63,6 +54,23 @@ impl Rejection {
         rejection
     }
 
+    /// moorgate has no credentials that the upstream accepts.
+    pub(super) fn login_failed(error: &LoginError) -> Self {
+        let unavailable =
+            |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
+        if error.is_transient() {
+            let message =
+                "this proxy cannot log in at the upstream registry at the moment: try again";
+            return unavailable(StatusCode::SERVICE_UNAVAILABLE, message)
+                .with(Extra::RetryAfter(5));
+        }
+        unavailable(
+            StatusCode::BAD_GATEWAY,
+            "the upstream registry does not accept this proxy's own login: \
+             its administrator finds the cause in the log, and corrects [upstream]",
+        )
+    }
+
     /// The storage to which the upstream redirects gave no response. Its health is not kept: the
     /// registry may name another one with each redirect.
     pub(crate) fn storage(error: UpstreamError) -> Self {
@@ -77,6 +85,7 @@ impl Rejection {
                 "the storage of the upstream registry closed the connection: try again"
             }
             UpstreamError::RefusedDestination(_)
+            | UpstreamError::Login(_)
             | UpstreamError::NoDescriptor(_)
             | UpstreamError::OtherProtocol(_)
             | UpstreamError::HeadTooLarge

@@ -17,6 +17,10 @@ impl Dialect for DockerHub {
             .to_vec()
     }
 
+    fn wants_tokens(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,

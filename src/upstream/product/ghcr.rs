@@ -15,6 +15,10 @@ impl Dialect for Ghcr {
         ["api.github.com"].map(str::to_owned).to_vec()
     }
 
+    fn wants_tokens(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,

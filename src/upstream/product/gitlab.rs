@@ -16,6 +16,10 @@ impl Dialect for Gitlab {
         ["gitlab.com"].map(str::to_owned).to_vec()
     }
 
+    fn wants_tokens(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::STANDARD
     }

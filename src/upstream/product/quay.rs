@@ -18,6 +18,10 @@ impl Dialect for Quay {
         }
     }
 
+    fn wants_tokens(&self) -> bool {
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             page_size: 100,

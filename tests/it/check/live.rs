@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 
 use super::check;
 use crate::harness::{Domain, Setup};
+use crate::upstream_login::played::{OWN, PlayedLogin};
 
 /// A registry that answers every request with this head, and no body.
 async fn registry(head: &'static str) -> String {
@@ -70,6 +71,8 @@ async fn a_registry_is_asked_as_clients_will_ask_it() {
         (registry(LOGIN).await, ""),
         (registry(LOGIN).await, OWN),
         (registry(TOKEN).await, OWN),
+        (registry(TOKEN).await, ""),
+        (registry(TOKEN).await, "authorization = \"pass\""),
         (registry("404 Not Found").await, ""),
     ];
     let mut all = Vec::new();
@@ -86,11 +89,17 @@ async fn a_registry_is_asked_as_clients_will_ask_it() {
     URL: this registry demands a login (401 Unauthorized)
     help: set `username` and `password` in [upstream], or authorization = "pass"
 
-    URL: this registry refuses moorgate's own user and password (401 Unauthorized)
-    help: correct `username` and `password` in [upstream]
+    URL: the upstream registry refused user `me`, the username and password in [upstream]: its administrator has to correct them, or the rights that they have there
+    help: correct it and check again
 
-    URL: this registry wants tokens, which moorgate cannot fetch
-    help: set the registry to passwords (Basic), or to none behind moorgate
+    URL: the upstream registry wants a token of https://r, which is not among its hosts, for user `me`, the username and password in [upstream]: if it belongs to the registry, its administrator has to write hosts = ["r"] in [upstream]
+    help: correct it and check again
+
+    URL: this registry demands a login (401 Unauthorized)
+    help: set `username` and `password` in [upstream], or authorization = "pass"
+
+    URL: this registry wants tokens, which clients cannot get through moorgate
+    help: set `username` and `password` in [upstream], with which moorgate gets them
 
     URL: no registry answers there: 404 Not Found to a request of /v2/
     help: name the registry itself, with the path before /v2/ if it has one
@@ -114,4 +123,15 @@ async fn names_are_looked_up() {
         "{said}"
     );
     assert!(said.ends_with("\n1 warning\n"), "{said}");
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_tokens_is_logged_in_at() {
+    let played = PlayedLogin::new().await;
+    assert_eq!(said_of(&played.url, OWN).await, "");
+    assert!(!played.exchanges().is_empty());
+    played.set(|state| state.password = "another".to_owned());
+    let said = said_of(&played.url, OWN).await;
+    assert!(said.contains("refused user `gate`"), "{said}");
+    assert!(!said.contains("inside"), "{said}");
 }

@@ -33,9 +33,9 @@ async fn a_registry_that_wants_tokens_is_said_to() {
     let both = format!("{BEARER}, {BASIC}");
     for (keys, challenge, status, words) in [
         ("", BEARER, 502, "this registry wants tokens"),
-        (OWN, BEARER, 502, "this registry wants tokens"),
+        (OWN, BEARER, 502, "does not accept this proxy's own login"),
         (PASS, BEARER, 502, "this registry wants tokens"),
-        (OWN, "bearer", 502, "this registry wants tokens"),
+        (OWN, "bearer", 502, "does not accept this proxy's own login"),
         ("", BASIC, 502, "set [upstream] username and password"),
         (
             "",
@@ -43,8 +43,13 @@ async fn a_registry_that_wants_tokens_is_said_to() {
             502,
             "set [upstream] username and password",
         ),
-        (OWN, BASIC, 502, "refused the username and password"),
-        (OWN, both.as_str(), 502, "refused the username and password"),
+        (OWN, BASIC, 502, "does not accept this proxy's own login"),
+        (
+            OWN,
+            both.as_str(),
+            502,
+            "does not accept this proxy's own login",
+        ),
         (PASS, BASIC, 401, ""),
         (PASS, both.as_str(), 401, ""),
     ] {
@@ -53,9 +58,9 @@ async fn a_registry_that_wants_tokens_is_said_to() {
         assert!(message.contains(words), "{keys} {challenge}: {message}");
     }
     let (_, message) = said(OWN, &[BEARER, BASIC]).await;
-    assert!(message.contains("refused the username"), "{message}");
+    assert!(message.contains("this proxy's own login"), "{message}");
     let (_, message) = said(OWN, &[]).await;
-    assert!(message.contains("refused the username"), "{message}");
+    assert!(message.contains("this proxy's own login"), "{message}");
 }
 
 #[tokio::test]
@@ -88,7 +93,7 @@ async fn the_check_of_a_tag_says_why_it_could_not_be_made() {
     let (head, body) = between.answered(answer).await;
     assert_eq!(head.status(), 502);
     let message = json(&body)["errors"][0]["message"].to_string();
-    assert!(message.contains("this registry wants tokens"), "{message}");
+    assert!(message.contains("this proxy's own login"), "{message}");
 }
 
 #[tokio::test]

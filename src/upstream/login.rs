@@ -1,0 +1,383 @@
+//! moorgate's own login at a registry: gives each request the `Authorization` that the registry
+//! wants, and where it is refused, gets another once and tries once more.
+
+mod bearer;
+pub(crate) mod error;
+mod hosts;
+mod password;
+pub(crate) mod scope;
+mod secret_files;
+mod service;
+mod token;
+mod tokens;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+
+use super::Upstream;
+use super::error::UpstreamError;
+use super::known_product::KnownProduct;
+use super::request_body::{RequestBody, Upload};
+use super::response_body::UpstreamBody;
+use super::transfer::TransferLimits;
+use super::{SentHead, copy_without_body};
+use crate::config::secret::SecretError;
+use crate::config::upstream::{LoginKind, LoginSettings, UpstreamSettings};
+use crate::config::vhost::Timeouts;
+use crate::registry::challenge::{AuthChallenge, challenges};
+use bearer::BearerService;
+use error::LoginError;
+use hosts::CredentialHosts;
+use password::{LoginScheme, PasswordLogin};
+use scope::TokenScope;
+use secret_files::SecretFiles;
+use service::ServiceClient;
+use token::{AuthorizationValue, UpstreamToken};
+use tokens::UpstreamTokens;
+
+/// moorgate's own login at one registry.
+pub(crate) struct RegistryLogin {
+    password: PasswordLogin,
+    /// The credential in words, for errors: which user or key, never the secret.
+    credential: String,
+    files: SecretFiles,
+    hosts: CredentialHosts,
+    client: ServiceClient,
+    product: Arc<KnownProduct>,
+    tokens: UpstreamTokens,
+}
+
+/// Why a login cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginSetupError {
+    #[error("a secret of [upstream] {0}")]
+    Secret(SecretError),
+    #[error("credentials of this kind cannot be used yet")]
+    Unsupported,
+}
+
+/// A request to an upstream, which gets its `Authorization` last.
+pub(crate) struct UpstreamRequest {
+    pub(crate) request: Request<RequestBody>,
+    pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) limits: TransferLimits,
+}
+
+/// A request that the registry has refused.
+struct RefusedRequest {
+    sent: AuthorizationValue,
+    /// To be sent once more; `None` if its body is gone.
+    again: Option<Request<RequestBody>>,
+    limits: TransferLimits,
+}
+
+impl RegistryLogin {
+    /// Reads the secret.
+    pub(crate) fn new(
+        login: &LoginSettings,
+        settings: &UpstreamSettings,
+        timeouts: &Timeouts,
+        product: Arc<KnownProduct>,
+    ) -> Result<Arc<Self>, LoginSetupError> {
+        let LoginSettings { kind, endpoint } = login;
+        let (password, file) = match kind {
+            LoginKind::Password { username, password } => {
+                let login = PasswordLogin::new(username, password);
+                (login.map_err(LoginSetupError::Secret)?, password.file())
+            }
+            LoginKind::Aws { .. }
+            | LoginKind::Entra { .. }
+            | LoginKind::ServiceAccount { .. }
+            | LoginKind::MetadataServer => return Err(LoginSetupError::Unsupported),
+        };
+        // What an answer says of the product adds no hosts: a registry could claim to be another.
+        let services = product
+            .given()
+            .map(|ways| ways.credential_hosts(&settings.url.host));
+        Ok(Arc::new(Self {
+            credential: format!(
+                "user `{}`, the username and password in [upstream]",
+                password.username
+            ),
+            password,
+            files: SecretFiles::new(file.into_iter()),
+            hosts: CredentialHosts::new(settings, endpoint.as_ref(), services.unwrap_or_default()),
+            client: ServiceClient::new(settings.roots.clone(), timeouts.upstream_connect),
+            product,
+            tokens: UpstreamTokens::default(),
+        }))
+    }
+
+    /// Sends a request with what the registry wants for this scope. Where that is refused, it is
+    /// exchanged once, and the request is sent once more unless its body is gone. An answer is
+    /// never 401.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        sending: UpstreamRequest,
+        scope: TokenScope<'_>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let sent = match self.authorization(upstream, &sending, scope).await {
+            Ok(sent) => sent,
+            Err(error) => return Err(failed(upstream, error)),
+        };
+        let UpstreamRequest {
+            mut request,
+            upload,
+            limits,
+        } = sending;
+        let value = sent.value.clone();
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+        let buffered = request.body().buffered_bytes();
+        let buffered = buffered.map(|bytes| (copy_without_body(&request), bytes));
+        let mut response = upstream.send(request, upload, limits).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            if self.password.scheme.load().is_none() {
+                self.learn_basic();
+            }
+            return Ok(response);
+        }
+        let refused = RefusedRequest {
+            again: again(&mut response, buffered),
+            sent,
+            limits,
+        };
+        let (parts, _) = response.into_parts();
+        // Boxed to keep this rare, large future out of every request's future.
+        Box::pin(self.repeat(upstream, refused, &parts.headers, scope)).await
+    }
+
+    /// What the registry wants for a scope. A body that streams can be sent only once: with it,
+    /// nothing is tried, but the registry is asked before.
+    async fn authorization(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        sending: &UpstreamRequest,
+        scope: TokenScope<'_>,
+    ) -> Result<AuthorizationValue, Arc<LoginError>> {
+        let mut wants_tokens = self.password.wants_tokens();
+        if wants_tokens.is_none()
+            && (sending.upload.is_some() || self.product.dialect().wants_tokens())
+        {
+            Box::pin(self.probe(upstream, sending.limits)).await?;
+            wants_tokens = self.password.wants_tokens();
+        }
+        match wants_tokens {
+            Some(true) => self.token(scope).await,
+            Some(false) | None => Ok(self.password.basic()),
+        }
+    }
+
+    async fn token(
+        self: &Arc<Self>,
+        scope: TokenScope<'_>,
+    ) -> Result<AuthorizationValue, Arc<LoginError>> {
+        let slot = self.tokens.slot(scope);
+        let exchange = || {
+            let login = self.clone();
+            let scopes = scope.texts(self.product.dialect());
+            async move { login.exchange(&scopes).await }
+        };
+        match slot.token(exchange).await {
+            Err(_) if self.files.changed().await => {
+                self.tokens.forget_failures();
+                slot.token(exchange).await
+            }
+            result => result,
+        }
+    }
+
+    async fn exchange(&self, scopes: &[String]) -> Result<UpstreamToken, LoginError> {
+        let Self {
+            password,
+            client,
+            credential,
+            ..
+        } = self;
+        password.exchange(client, scopes, credential).await
+    }
+
+    /// Asks the registry without credentials how it takes them.
+    async fn probe(
+        &self,
+        upstream: &Upstream,
+        limits: TransferLimits,
+    ) -> Result<(), Arc<LoginError>> {
+        let _learning = self.password.learning.lock().await;
+        if self.password.scheme.load().is_some() {
+            return Ok(());
+        }
+        // An upstream that does not answer will not answer the request either, which then says so.
+        let Ok(response) = upstream.ping(limits).await else {
+            return Ok(());
+        };
+        let headers = response.headers();
+        self.product.learn(headers);
+        let found = found(headers);
+        match bearer(&found) {
+            Some(challenge) if response.status() == StatusCode::UNAUTHORIZED => {
+                self.learn_service(upstream, challenge)
+            }
+            _ => {
+                self.learn_basic();
+                Ok(())
+            }
+        }
+    }
+
+    fn learn_basic(&self) {
+        let basic = Arc::new(LoginScheme::Basic);
+        self.password.scheme.store(Some(basic));
+    }
+
+    /// Learns from a refusal, and sends the request once more.
+    async fn repeat(
+        self: &Arc<Self>,
+        upstream: &Upstream,
+        refused: RefusedRequest,
+        headers: &HeaderMap,
+        scope: TokenScope<'_>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let RefusedRequest {
+            sent,
+            again,
+            limits,
+        } = refused;
+        self.product.learn(headers);
+        let learned = self.learn(upstream, &sent, &found(headers)).await;
+        if let Err(error) = learned {
+            if !is_basic(&sent) {
+                self.tokens.slot(scope).refuse(&sent.value, error.clone());
+            }
+            return Err(failed(upstream, error));
+        }
+        if !is_basic(&sent) {
+            self.tokens.slot(scope).invalidate(&sent.value);
+        }
+        let Some(request) = again else {
+            // A fault of nobody: the next request gets another token.
+            return Err(UpstreamError::Login(Arc::new(LoginError::Ended)));
+        };
+        let mut sending = UpstreamRequest {
+            request,
+            upload: None,
+            limits,
+        };
+        let next = self.authorization(upstream, &sending, scope).await;
+        let next = next.map_err(|error| failed(upstream, error))?;
+        let value = next.value.clone();
+        let headers = sending.request.headers_mut();
+        headers.insert(header::AUTHORIZATION, value);
+        let response = upstream.send(sending.request, None, limits).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let error = Arc::new(self.refusal());
+        if !is_basic(&next) {
+            self.tokens.slot(scope).refuse(&next.value, error.clone());
+        }
+        Err(failed(upstream, error))
+    }
+
+    /// Learns why the registry has refused what it was sent. Errors: nothing else can be sent.
+    async fn learn(
+        &self,
+        upstream: &Upstream,
+        sent: &AuthorizationValue,
+        found: &[AuthChallenge<'_>],
+    ) -> Result<(), Arc<LoginError>> {
+        if !is_basic(sent) {
+            if let Some(challenge) = bearer(found) {
+                self.learn_service(upstream, challenge)?;
+            } else if found.iter().any(|challenge| challenge.is("basic")) {
+                self.learn_basic();
+                return Ok(());
+            }
+            return if sent.is_new {
+                Err(Arc::new(self.refusal()))
+            } else {
+                Ok(())
+            };
+        }
+        if let Some(challenge) = bearer(found) {
+            return self.learn_service(upstream, challenge);
+        }
+        if sent.value != self.password.basic().value {
+            // Another request has read the password again.
+            return Ok(());
+        }
+        match self.password.refresh(&self.credential).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Arc::new(self.refusal())),
+            Err(error) => Err(Arc::new(error)),
+        }
+    }
+
+    fn learn_service(
+        &self,
+        upstream: &Upstream,
+        challenge: &AuthChallenge<'_>,
+    ) -> Result<(), Arc<LoginError>> {
+        let realm = challenge.parameter("realm").unwrap_or_default();
+        let url = self
+            .hosts
+            .service(realm, !upstream.is_public(), &self.credential)?;
+        let service = challenge.parameter("service");
+        let known = self.password.scheme.load();
+        if let Some(LoginScheme::Bearer(known)) = known.as_deref()
+            && known.is(&url, service)
+        {
+            return Ok(());
+        }
+        let learned = BearerService::new(url, service.map(str::to_owned));
+        let learned = Arc::new(LoginScheme::Bearer(learned));
+        self.password.scheme.store(Some(learned));
+        Ok(())
+    }
+
+    fn refusal(&self) -> LoginError {
+        LoginError::Refused {
+            credential: self.credential.clone(),
+        }
+    }
+}
+
+/// Counts a failed login as one of the upstream.
+fn failed(upstream: &Upstream, error: Arc<LoginError>) -> UpstreamError {
+    if let Some(health) = upstream.health() {
+        health.failed(error.reason(), error.to_string());
+    }
+    UpstreamError::Login(error)
+}
+
+/// The refused request, to be sent once more.
+fn again(
+    response: &mut Response<UpstreamBody>,
+    buffered: Option<(Request<RequestBody>, Bytes)>,
+) -> Option<Request<RequestBody>> {
+    if let Some((head, bytes)) = buffered {
+        return Some(head.map(|_| RequestBody::buffered(bytes)));
+    }
+    let sent = response.extensions_mut().remove::<SentHead>()?;
+    Some(sent.into_request())
+}
+
+fn found(headers: &HeaderMap) -> Vec<AuthChallenge<'_>> {
+    let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values.flat_map(challenges).collect()
+}
+
+/// The challenge of a registry that wants tokens and takes no passwords.
+fn bearer<'a, 'b>(found: &'a [AuthChallenge<'b>]) -> Option<&'a AuthChallenge<'b>> {
+    if found.iter().any(|challenge| challenge.is("basic")) {
+        return None;
+    }
+    found.iter().find(|challenge| challenge.is("bearer"))
+}
+
+fn is_basic(sent: &AuthorizationValue) -> bool {
+    sent.value.as_bytes().starts_with(b"Basic ")
+}

@@ -1,0 +1,8 @@
+//! moorgate's own login at registries that want tokens: which token each call gets, how often one
+//! is exchanged, and who never gets the credentials.
+
+mod answers;
+mod hostile;
+pub mod played;
+mod secrets;
+mod tokens;
