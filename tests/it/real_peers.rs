@@ -14,7 +14,7 @@ mod machine;
 mod pebble_accounts;
 mod pebble_ca;
 pub mod ports;
-mod process;
+pub mod process;
 mod program_image;
 mod transfer;
 
@@ -31,7 +31,6 @@ mod early_answers;
 mod first_run;
 mod kubernetes;
 mod manifests;
-mod names;
 mod nginx;
 mod pebble;
 mod pebble_limits;

@@ -64,6 +64,36 @@ async fn each_product_takes_its_own_credentials_and_no_others() {
 }
 
 #[tokio::test]
+async fn each_product_is_told_by_its_challenge() {
+    for (played, told) in [
+        (PlayedRegistry::acr().await, "/oauth2/token\""),
+        (PlayedRegistry::distribution().await, ""),
+        (
+            PlayedRegistry::dockerhub().await,
+            "service=\"registry.docker.io\"",
+        ),
+        (PlayedRegistry::ecr().await, "service=\"ecr.amazonaws.com\""),
+        (PlayedRegistry::gar().await, "/v2/token\""),
+        (PlayedRegistry::ghcr().await, "service=\"ghcr.io\""),
+        (
+            PlayedRegistry::gitlab().await,
+            "service=\"container_registry\"",
+        ),
+        (
+            PlayedRegistry::harbor().await,
+            "service=\"harbor-registry\"",
+        ),
+        (PlayedRegistry::quay().await, "/v2/auth\""),
+    ] {
+        let ping = RegistryClient::plain(played.addresses().registry, None);
+        let ping = ping.get("/v2/").await;
+        let challenge = ping.header("www-authenticate").unwrap_or_default();
+        assert!(challenge.contains(told), "{challenge}");
+        assert_eq!(played.take_lines(), ["registry GET /v2/"]);
+    }
+}
+
+#[tokio::test]
 async fn tokens_end_by_the_clock_and_when_they_are_revoked() {
     for product in [
         "acr",

@@ -43,7 +43,8 @@ impl Played {
             .iter()
             .filter_map(|value| value.to_str().ok())
             .collect();
-        if is_oci(&manifest.media_type) && !accepts(&accepted, &manifest.media_type) {
+        let refuses = self.switches.checks_accept && is_oci(&manifest.media_type);
+        if refuses && !accepts(&accepted, &manifest.media_type) {
             let kind = if manifest.media_type.contains("index") {
                 "index"
             } else {

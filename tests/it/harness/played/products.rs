@@ -53,6 +53,7 @@ impl Switches {
             redirects_blobs: false,
             has_absolute_locations: true,
             tells_digest_of_tag: true,
+            checks_accept: true,
             has_referrers: false,
             mounts: true,
             refuses_anonymous_mounts: false,
@@ -75,6 +76,7 @@ impl Switches {
             pages_tags: true,
             checks_ranges: true,
             tag_deletion: RegistryDeletion::Done,
+            checks_accept: false,
             has_referrers: true,
             ..Self::distribution()
         }
@@ -144,11 +146,13 @@ impl Switches {
         Self {
             product: "ecr",
             challenge: PlayedChallenge::Basic(
-                "realm=\"https://played.dkr.ecr.eu-central-1.amazonaws.com/\",service=\"ecr.amazonaws.com\"",
+                "realm=\"https://played.dkr.ecr.eu-central-1.amazonaws.com/\",\
+                 service=\"ecr.amazonaws.com\"",
             ),
             token_life: Duration::from_hours(12),
             missing: MissingRepository::Refused(
-                "The repository with name '{name}' does not exist in the registry with id '123456789012'",
+                "The repository with name '{name}' does not exist in the registry with id \
+                 '123456789012'",
             ),
             pages: PlayedPages {
                 default: 1000,
@@ -247,6 +251,7 @@ impl Switches {
             tag_deletion: RegistryDeletion::Refused(UNSUPPORTED),
             digest_deletion: RegistryDeletion::Refused(UNSUPPORTED),
             redirects_blobs: true,
+            checks_accept: true,
             has_referrers: false,
             ..Self::recent()
         }

@@ -119,7 +119,8 @@ fn hex_digest(bytes: &[u8]) -> String {
 /// The published test vector `get-vanilla`.
 #[test]
 fn the_signature_is_that_of_the_test_vector() {
-    let authorization = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
+    let authorization = "AWS4-HMAC-SHA256 \
+         Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
          SignedHeaders=host;x-amz-date, Signature=";
     let request = http::Request::get("/")
         .header("host", "example.amazonaws.com")

@@ -52,6 +52,8 @@ pub struct Switches {
     pub has_absolute_locations: bool,
     /// Whether a `GET` by tag tells the digest.
     pub tells_digest_of_tag: bool,
+    /// Whether OCI's manifests are given only to those whose `Accept` names them.
+    pub checks_accept: bool,
     pub has_referrers: bool,
     pub mounts: bool,
     /// Whether a mount without `from` fails instead of beginning an upload.
