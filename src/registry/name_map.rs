@@ -179,7 +179,7 @@ impl NameMap {
     }
 
     /// The name that clients know; `None` for a repository that they cannot name.
-    pub fn from_registry(&self, name: &str) -> Option<RepositoryName> {
+    pub fn to_client(&self, name: &str) -> Option<RepositoryName> {
         if self.is_identity() {
             return RepositoryName::parse(name).ok();
         }
@@ -250,12 +250,12 @@ mod tests {
             let mapped = map.to_registry(&name(outside));
             assert_eq!(mapped, inside.map(name), "{outside}");
             if let Ok(inside) = mapped {
-                let back = map.from_registry(inside.as_str());
+                let back = map.to_client(inside.as_str());
                 assert_eq!(back, Some(name(outside)), "{inside}");
             }
         }
-        assert_eq!(map.from_registry("elsewhere/app"), None);
-        assert_eq!(map.from_registry("mirror"), None);
+        assert_eq!(map.to_client("elsewhere/app"), None);
+        assert_eq!(map.to_client("mirror"), None);
         assert_eq!(
             NameMap::default().to_registry(&name("a/b")),
             Ok(name("a/b"))
@@ -331,7 +331,7 @@ mod tests {
             if let [Some(a), Some(b)] = names
                 && let Ok(inside) = map.to_registry(&a)
             {
-                prop_assert_eq!(map.from_registry(inside.as_str()), Some(a.clone()));
+                prop_assert_eq!(map.to_client(inside.as_str()), Some(a.clone()));
                 if a != b {
                     prop_assert_ne!(Ok(inside), map.to_registry(&b));
                 }

@@ -31,6 +31,7 @@ mod early_answers;
 mod first_run;
 mod kubernetes;
 mod manifests;
+mod names;
 mod nginx;
 mod pebble;
 mod pebble_limits;

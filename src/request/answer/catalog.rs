@@ -112,7 +112,7 @@ impl<'p> UpstreamCatalog<'p> {
     /// needed.
     fn add(&mut self, route: &Route, mut names: Vec<String>, next: Option<&str>) -> bool {
         if let (Some(sorted), Some(map)) = (&mut self.sorted, route.site().names()) {
-            let known = names.iter().filter_map(|name| map.from_registry(name));
+            let known = names.iter().filter_map(|name| map.to_client(name));
             sorted.add(known.filter(|name| may_see(route, name.as_str())));
             return false;
         }

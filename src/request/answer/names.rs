@@ -76,7 +76,7 @@ pub(super) fn client_path(names: &NameMap, path: &str) -> Option<String> {
         return Some(path.to_owned());
     };
     let rest = path.strip_prefix("/v2/")?.strip_prefix(name.as_str())?;
-    let client = names.from_registry(name.as_str())?;
+    let client = names.to_client(name.as_str())?;
     Some(format!("/v2/{client}{rest}"))
 }
 
@@ -265,7 +265,7 @@ mod tests {
         fn what_clients_name_is_all_that_they_are_shown(map in maps(), name in names()) {
             let path = format!("/v2/{name}/tags/list");
             let shown = client_path(&map, &path);
-            let client = map.from_registry(name.as_str());
+            let client = map.to_client(name.as_str());
             prop_assert_eq!(&shown, &client.as_ref().map(|client| format!("/v2/{client}/tags/list")));
             if let Some(client) = client {
                 prop_assert_eq!(map.to_registry(&client), Ok(name));

@@ -9,7 +9,7 @@ use super::process::run;
 
 impl RegistriesFixture {
     /// Status and JSON of a GET, as the first domain's user.
-    fn ask(&self, target: &str) -> (String, Value) {
+    pub(super) fn ask(&self, target: &str) -> (String, Value) {
         let mut curl: Command = self.curl();
         let user = format!("{}:{}", self.ci.user, self.ci.password);
         curl.args(["--user", &user, "--write-out", "\n%{http_code}"])
