@@ -49,6 +49,9 @@ async fn a_name_without_a_counterpart_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_refused_manifest_is_read_so_that_its_client_reads_the_refusal() {
     let mut pair = mapped_pair().await;
+    // So that the password is known, and the next answer could come at once.
+    let first = request("GET", "/v2/other/app/tags/list", "");
+    assert_eq!(pair.own_answer(first).await.0.status(), 404);
     let kind = "application/vnd.oci.image.manifest.v1+json";
     let lines = format!("Content-Type: {kind}\r\nContent-Length: 8\r\n");
     pair.client
