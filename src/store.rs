@@ -5,7 +5,6 @@ mod blobs;
 pub(crate) mod collect;
 mod damage;
 mod error;
-pub(crate) mod file_body;
 mod files;
 mod hash;
 mod index;
@@ -21,6 +20,7 @@ mod pull_times;
 mod repository;
 mod repository_cache;
 mod reserve;
+pub(crate) mod spool;
 mod uploads;
 pub(crate) mod verify;
 

@@ -16,6 +16,7 @@ use crate::config::vhost::{RegistrySettings, SharedVirtualHost, StoreSettings};
 use crate::request::site::{Backend, Registry, Site};
 use crate::request::via::ViaPseudonym;
 use crate::store::Store;
+use crate::store::spool::DomainSpool;
 use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, ConnectorError, Trust};
 use crate::upstream::credential::Credential;
@@ -70,6 +71,10 @@ pub(super) fn build_site(
     };
     let browser = builder.browser(trust.as_ref());
     let challenge = builder.challenge();
+    let spool = match purpose {
+        Purpose::Check => Some(None),
+        Purpose::Serve { .. } => builder.spool(),
+    };
     Some(Site {
         host: host.clone(),
         users: users?,
@@ -81,6 +86,7 @@ pub(super) fn build_site(
         registry: registry?,
         serializes_tag_writes: false,
         storage: trust.filter(|_| follows_redirects(host)),
+        spool: spool?,
         browser: browser?,
         traffic: before.map_or_else(Arc::default, |site| site.traffic.clone()),
         challenge: challenge?,
@@ -245,6 +251,25 @@ impl SiteBuilder<'_> {
             product,
             via,
         })
+    }
+
+    /// The inner value is `None` for a domain without an upstream, the outer for an error.
+    fn spool(&mut self) -> Option<Option<Arc<DomainSpool>>> {
+        let Some(upstream) = self.host.registry.upstream() else {
+            return Some(None);
+        };
+        let (directory, limit) = (&upstream.spool_directory, upstream.spool);
+        let before = self.before.and_then(|site| site.spool.clone());
+        if let Some(before) = before.filter(|spool| spool.is(directory, limit)) {
+            return Some(Some(before));
+        }
+        DomainSpool::new(directory.clone(), limit)
+            .map_err(|error| {
+                let message = format!("{} cannot be used: {error}", directory.display());
+                self.report(&["upstream", "spool"], message);
+            })
+            .ok()
+            .map(Some)
     }
 
     fn challenge(&mut self) -> Option<HeaderValue> {

@@ -14,6 +14,13 @@ pub(super) const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maintains all stores once. Blocks on the disk and on locks.
 pub(super) fn maintain(sites: &Sites) {
+    for site in &sites.all {
+        if let Some(Err(error)) = site.spool.as_ref().map(|spool| spool.expire()) {
+            let domain = site.host.domain.as_str();
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(domain, error, "abandoned uploads not removed");
+        }
+    }
     for (site, store, settings) in all(sites) {
         let domain = site.host.domain.as_str();
         if let Err(error) = store.maintain() {

@@ -134,6 +134,7 @@ pub(crate) fn host(
             hosts: Vec::new(),
             names: NameMap::default(),
             spool: 0,
+            spool_directory: "spool".into(),
             redirects: Redirects::Pass,
             follow_hosts: Vec::new(),
         }),

@@ -34,6 +34,8 @@ pub struct UpstreamSettings {
     /// The room on disk for uploads in chunks that the product cannot take, in bytes. Default
     /// 10 GiB.
     pub spool: u64,
+    /// `spool/DOMAIN` below the state directory.
+    pub spool_directory: PathBuf,
     /// What is done with redirects to other hosts.
     pub redirects: Redirects,
     /// The hosts, or hosts with a port, to which redirects are followed although their addresses are

@@ -43,6 +43,18 @@ impl UploadId {
         ))
     }
 
+    /// An id for a session whose chunks moorgate collects in an upload of its own.
+    pub fn spooled(upload: &Self, session: &Self) -> Result<Self, InvalidUploadId> {
+        Self::parse(&format!("{SPOOL_MARK}{upload}.{session}"))
+    }
+
+    /// The upload and the session in an id that [`Self::spooled`] has made. Whether it has, only a
+    /// tag proves.
+    pub fn as_spooled(&self) -> Option<(Self, Self)> {
+        let (upload, session) = self.0.strip_prefix(SPOOL_MARK)?.split_once('.')?;
+        Some((Self::parse(upload).ok()?, Self::parse(session).ok()?))
+    }
+
     /// The address in an id that [`Self::from_address`] has made. Whether it has, only a tag proves.
     pub fn address(&self) -> Option<String> {
         let encoded = self.0.strip_prefix(ADDRESS_MARK)?;
@@ -61,6 +73,8 @@ impl UploadId {
 }
 
 const ADDRESS_MARK: char = '~';
+/// No address begins so: its base64 has no dot.
+const SPOOL_MARK: &str = "~.";
 
 impl fmt::Display for UploadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,6 +124,24 @@ mod tests {
         for text in ["L2E", "a~L2E", "~L2E=", "~_w", "~..", "~~L2E"] {
             let address = UploadId::parse(text).unwrap().address();
             assert_eq!(address, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_spooled_upload_names_both_sessions() {
+        let upload = UploadId::parse("0123abcd").unwrap();
+        for session in ["3f1c6f6e-8d5e.a~b", "~L3YyL2E"] {
+            let session = UploadId::parse(session).unwrap();
+            let both = UploadId::spooled(&upload, &session).unwrap();
+            assert_eq!(both.as_spooled(), Some((upload.clone(), session)));
+            assert_eq!(both.address(), None);
+        }
+        for other in ["0123abcd", "~L3YyL2E", "~.0123abcd", "a.b"] {
+            assert_eq!(
+                UploadId::parse(other).unwrap().as_spooled(),
+                None,
+                "{other}"
+            );
         }
     }
 }

@@ -12,6 +12,7 @@ mod redirects;
 mod references;
 mod request_meta;
 mod rewrite;
+mod spooled;
 mod store;
 pub(crate) mod tag_locks;
 mod tag_write;
@@ -73,6 +74,9 @@ async fn pass(
     to: UpstreamRoute<'_>,
     body: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
+    if spooled::is_spooled(to, &cx.parts.headers) {
+        return Box::pin(spooled::answer(cx, to, body)).await;
+    }
     let meta = RequestMeta::from_parts(to, &cx.parts);
     let smaller_page = forward::smaller_page(cx, to)?;
     let mut response = forward::forward(cx, to, body).await?;

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use super::answer::{MultipartBody, RenamedBody};
 use super::conn_info::{ConnInfo, Protocol};
 use super::record::{RequestEnd, RequestRecord};
-use crate::store::file_body::FileBody as Stored;
+use crate::state_file::FileBody as Stored;
 use crate::upstream::client_body::ClientBody;
 use crate::upstream::response_body::UpstreamBody;
 

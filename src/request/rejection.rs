@@ -445,6 +445,7 @@ impl Rejection {
             StoreError::ManifestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
             StoreError::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
             StoreError::Locked | StoreError::Overloaded => return Self::store_is_busy(error),
+            StoreError::SpoolFull => return Self::busy(error.to_string()),
             StoreError::TooManyUploads => return Self::too_many_uploads(error),
             // The store reports each damaged file once.
             StoreError::Damaged(_) | StoreError::IndexDamaged(_) => {

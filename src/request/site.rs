@@ -18,6 +18,7 @@ use crate::observe::metrics::Traffic;
 use crate::registry::host::HostName;
 use crate::registry::name_map::NameMap;
 use crate::store::Store;
+use crate::store::spool::DomainSpool;
 use crate::upstream::Upstream;
 use crate::upstream::connector::Trust;
 use crate::upstream::credential::Credential;
@@ -43,6 +44,8 @@ pub(crate) struct Site {
     pub(crate) serializes_tag_writes: bool,
     /// The roots for storage that the registry redirects to, where moorgate follows redirects.
     pub(crate) storage: Option<Trust>,
+    /// Where uploads are collected that the registry does not take as they come.
+    pub(crate) spool: Option<Arc<DomainSpool>>,
     pub(crate) browser: Option<Backend>,
     /// The counters of its requests, which survive reloads.
     pub(crate) traffic: Arc<Traffic>,

@@ -73,6 +73,9 @@ pub(crate) enum StoreError {
     /// The user has the maximum number of open upload sessions.
     #[error("too many open uploads: finish or cancel some of them")]
     TooManyUploads,
+    /// The room for uploads in chunks is used up.
+    #[error("the room for uploads in chunks is used up: try again later")]
+    SpoolFull,
     /// The disk is full, or a quota is used up.
     #[error("the disk of the registry is full")]
     Full(#[source] io::Error),

@@ -147,6 +147,14 @@ impl Uploads {
         Ok(session.length.load(Ordering::Acquire))
     }
 
+    /// The bytes of all sessions that this process has used.
+    pub(super) fn total_bytes(&self) -> u64 {
+        let lengths = self.sessions.iter();
+        lengths
+            .map(|session| session.length.load(Ordering::Acquire))
+            .sum()
+    }
+
     /// Cancels a session and deletes its file.
     pub(super) fn cancel(&self, name: &RepositoryName, id: &UploadId) -> Result<(), StoreError> {
         let (session, _) = self.find(name, id)?;

@@ -1,16 +1,18 @@
 //! The client's request body on its way to the upstream. It streams and reports each frame to
 //! [`TransferProgress`], so that timeouts measure silence only.
 
+use std::fs::File;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::client_body::ClientBody;
 use super::transfer::TransferProgress;
+use crate::state_file::FileBody;
 
 /// The state of a request body that is being sent, shared with the response and the access log.
 #[derive(Debug, Default)]
@@ -82,6 +84,14 @@ enum BodySource {
     Empty,
     Buffered(BufferedBody),
     Streamed(StreamedBody),
+    File(SentFile),
+}
+
+/// A file of moorgate's own.
+#[derive(Debug)]
+struct SentFile {
+    content: FileBody,
+    progress: Option<Arc<TransferProgress>>,
 }
 
 /// A small body that is in memory.
@@ -136,6 +146,19 @@ impl RequestBody {
         }
     }
 
+    /// A whole file, of so many bytes.
+    pub(crate) fn file(file: Arc<File>, length: u64) -> Self {
+        if length == 0 {
+            return Self::empty();
+        }
+        Self {
+            source: BodySource::File(SentFile {
+                content: FileBody::new(file, 0, length),
+                progress: None,
+            }),
+        }
+    }
+
     /// Whether there is nothing to send, so that a retry loses nothing.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.source, BodySource::Empty)
@@ -145,7 +168,7 @@ impl RequestBody {
     pub(crate) fn buffered_bytes(&self) -> Option<Bytes> {
         match &self.source {
             BodySource::Buffered(buffered) => Some(buffered.bytes.clone()),
-            BodySource::Empty | BodySource::Streamed(_) => None,
+            BodySource::Empty | BodySource::Streamed(_) | BodySource::File(_) => None,
         }
     }
 
@@ -155,6 +178,7 @@ impl RequestBody {
             BodySource::Empty => {}
             BodySource::Buffered(buffered) => buffered.progress = Some(progress.clone()),
             BodySource::Streamed(source) => source.progress = Some(progress.clone()),
+            BodySource::File(sent) => sent.progress = Some(progress.clone()),
         }
     }
 }
@@ -170,6 +194,7 @@ impl Body for RequestBody {
         let source = match &mut self.source {
             BodySource::Empty => return Poll::Ready(None),
             BodySource::Buffered(buffered) => return Poll::Ready(buffered.take().map(Ok)),
+            BodySource::File(sent) => return sent.poll(cx),
             BodySource::Streamed(source) => source,
         };
         if source.upload.paused.load(Ordering::Acquire) {
@@ -184,6 +209,7 @@ impl Body for RequestBody {
             BodySource::Empty => true,
             BodySource::Buffered(buffered) => buffered.bytes.is_empty(),
             BodySource::Streamed(source) => source.incoming.is_end_stream(),
+            BodySource::File(sent) => sent.content.is_end_stream(),
         }
     }
 
@@ -192,7 +218,28 @@ impl Body for RequestBody {
             BodySource::Empty => SizeHint::with_exact(0),
             BodySource::Buffered(buffered) => SizeHint::with_exact(buffered.bytes.len() as u64),
             BodySource::Streamed(source) => source.incoming.size_hint(),
+            BodySource::File(sent) => sent.content.size_hint(),
         }
+    }
+}
+
+impl SentFile {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let read = ready!(Pin::new(&mut self.content).poll_frame(cx));
+        let Some(read) = read else {
+            return Poll::Ready(None);
+        };
+        let frame = read.map_err(|error| {
+            tracing::error!(%error, "spooled upload cannot be read");
+            UploadError
+        });
+        if let (Ok(_), Some(progress)) = (&frame, &self.progress) {
+            progress.sent_data();
+            if self.content.is_end_stream() {
+                progress.body_complete();
+            }
+        }
+        Poll::Ready(Some(frame))
     }
 }
 

@@ -7,3 +7,4 @@ mod fixture;
 mod native_apis;
 mod observed;
 mod player;
+mod spooled_uploads;

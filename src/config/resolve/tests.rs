@@ -261,6 +261,7 @@ fn every_setting_arrives() {
                             rules: [],
                         },
                         spool: 10737418240,
+                        spool_directory: "state/spool/ci.example.com",
                         redirects: Follow,
                         follow_hosts: [
                             Authority {

@@ -26,7 +26,7 @@ pub(super) fn registry(
 ) -> Option<RegistrySettings> {
     let (raw, header) = file.raw.upstream.table()?;
     if raw.directory.is_absent() {
-        return upstream(file, &raw, header, problems).map(RegistrySettings::Upstream);
+        return upstream(file, (&raw, header), state, problems).map(RegistrySettings::Upstream);
     }
     let RawUpstream {
         url,
@@ -98,8 +98,8 @@ const DEFAULT_GRACE: Duration = Duration::from_hours(24);
 
 fn upstream(
     file: &DomainFile,
-    upstream: &RawUpstream,
-    header: Option<&Span>,
+    (upstream, header): (&RawUpstream, Option<&Span>),
+    state: &Path,
     problems: &mut Problems,
 ) -> Option<UpstreamSettings> {
     if upstream.url.is_absent() {
@@ -146,6 +146,7 @@ fn upstream(
         hosts: hosts.map(|host| host.get_ref().clone()).collect(),
         names: names?,
         spool: upstream.spool.or(DEFAULT_SPOOL),
+        spool_directory: state.join("spool").join(file.raw.domain.given()?.as_str()),
         redirects: upstream.redirects.or(Redirects::Pass),
         follow_hosts: follow_hosts(file, upstream, problems),
     })

@@ -210,10 +210,18 @@ fn upstream_request(
 /// The path before the target of a request. An address of the upstream is the whole path.
 pub(super) fn base_path<'a>(to: UpstreamRoute<'a>) -> &'a str {
     let session = to.route.call().and_then(Call::session);
-    if session.is_some_and(UploadId::is_address) {
+    if session.is_some_and(is_at_address) {
         return "";
     }
     &to.backend.upstream.target().base_path
+}
+
+/// Whether an upload session is at an address of the upstream.
+fn is_at_address(session: &UploadId) -> bool {
+    match session.as_spooled() {
+        Some((_, session)) => session.is_address(),
+        None => session.is_address(),
+    }
 }
 
 /// The host as the client wrote it, which [`locate`](super::locate::locate) has checked.
@@ -297,7 +305,7 @@ fn with_query(path: &str, query: Option<&str>) -> String {
 }
 
 /// An address of the upstream with what the client adds to its query.
-fn with_further_query(mut address: String, further: Option<&str>) -> String {
+pub(super) fn with_further_query(mut address: String, further: Option<&str>) -> String {
     if let Some(further) = further {
         address.push(if address.contains('?') { '&' } else { '?' });
         address.push_str(further);

@@ -26,6 +26,7 @@ use crate::store::{BodyTimeouts, Store, StoreError, UploadKey};
 use crate::upstream::client_body::ClientBody;
 use crate::upstream::request_body::{RequestBody, Upload};
 
+pub(super) use conditions::content_range;
 pub(crate) use multipart::MultipartBody;
 pub(super) use write::write_manifest;
 
@@ -172,7 +173,7 @@ async fn upload(
 }
 
 /// A response without a body.
-fn empty(status: StatusCode) -> Response<ResponseBody> {
+pub(super) fn empty(status: StatusCode) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::own("", false));
     *response.status_mut() = status;
     if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {

@@ -123,7 +123,7 @@ fn number(text: &str) -> Option<u64> {
 /// The `Content-Range` of a chunk. `None`: the header is malformed.
 ///
 /// Clients write `0-99`, as in the distribution specification, or `bytes 0-99/*`, as in HTTP.
-pub(super) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
+pub(in crate::request::answer) fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let Some(value) = headers.get(header::CONTENT_RANGE) else {
         return Some(ContentRange::default());
     };

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::state_file::FileBody;
 use crate::store::OpenBlob;
-use crate::store::file_body::FileBody;
 
 /// Ranges of a blob, each after a head of its own. At most one read of one range is in memory.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use crate::registry::reference::Reference;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
 use crate::request::respond;
+use crate::state_file::FileBody;
 use crate::store::OpenBlob;
-use crate::store::file_body::FileBody;
 
 pub(super) async fn manifest(
     request: &StoreRequest<'_>,

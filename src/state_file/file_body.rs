@@ -1,4 +1,4 @@
-//! A blob, or a range of it, as a response body.
+//! A file, or a range of it, as the body of a request or a response.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
