@@ -19,6 +19,11 @@ impl SecretSource {
         Self(RawSecret::Literal(SecretString::from(secret)))
     }
 
+    /// That of a file.
+    pub(crate) fn of_file(path: PathBuf) -> Self {
+        Self(RawSecret::File(path))
+    }
+
     /// Reads the secret: of a file, the first line.
     pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
         self.0.reveal(Path::to_owned)

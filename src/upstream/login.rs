@@ -1,8 +1,11 @@
 //! moorgate's own login at a registry: gives each request the `Authorization` that the registry
 //! wants, and where it is refused, gets another once and tries once more.
 
+mod aws;
 mod bearer;
+mod entra;
 pub(crate) mod error;
+mod google;
 mod hosts;
 mod password;
 pub(crate) mod scope;
@@ -11,6 +14,7 @@ mod service;
 mod token;
 mod tokens;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,23 +27,27 @@ use super::request_body::{RequestBody, Upload};
 use super::response_body::UpstreamBody;
 use super::transfer::TransferLimits;
 use super::{SentHead, copy_without_body};
-use crate::config::secret::SecretError;
-use crate::config::upstream::{LoginKind, LoginSettings, UpstreamSettings};
+use crate::config::secret::{SecretError, SecretSource};
+use crate::config::upstream::{
+    AwsKeys, LoginKind, LoginSettings, Scheme, UpstreamSettings, UpstreamUrl,
+};
 use crate::config::vhost::Timeouts;
 use crate::registry::challenge::{AuthChallenge, challenges};
-use bearer::BearerService;
+use aws::AwsLogin;
+use entra::{EntraApplication, EntraLogin};
 use error::LoginError;
+use google::GoogleLogin;
 use hosts::CredentialHosts;
-use password::{LoginScheme, PasswordLogin};
+use password::PasswordLogin;
 use scope::TokenScope;
 use secret_files::SecretFiles;
 use service::ServiceClient;
-use token::{AuthorizationValue, UpstreamToken};
+use token::{AuthorizationValue, TokenSlot, UpstreamToken};
 use tokens::UpstreamTokens;
 
 /// moorgate's own login at one registry.
 pub(crate) struct RegistryLogin {
-    password: PasswordLogin,
+    kind: CredentialKind,
     /// The credential in words, for errors: which user or key, never the secret.
     credential: String,
     files: SecretFiles,
@@ -49,13 +57,68 @@ pub(crate) struct RegistryLogin {
     tokens: UpstreamTokens,
 }
 
+/// The kinds of credentials, each with its own exchange.
+enum CredentialKind {
+    Password(PasswordLogin),
+    Aws(AwsLogin),
+    Entra(Box<EntraLogin>),
+    Google(GoogleLogin),
+}
+
+impl CredentialKind {
+    /// With the credential in words.
+    fn new(
+        kind: &LoginKind,
+        settings: &UpstreamSettings,
+        endpoint: Option<&UpstreamUrl>,
+    ) -> Result<(Self, String), LoginSetupError> {
+        let google = |login: Result<GoogleLogin, _>| {
+            let login = login.map_err(LoginSetupError::Address)?;
+            let credential = login.credential().to_owned();
+            Ok((Self::Google(login), credential))
+        };
+        match kind {
+            LoginKind::Password { username, password } => {
+                let login = PasswordLogin::new(username, password);
+                let login = login.map_err(LoginSetupError::Secret)?;
+                let credential =
+                    format!("user `{username}`, the username and password in [upstream]");
+                Ok((Self::Password(login), credential))
+            }
+            LoginKind::Aws { keys, region } => {
+                let login = AwsLogin::new(settings, keys, region.as_deref(), endpoint);
+                let login = login.map_err(LoginSetupError::Address)?;
+                let credential = login.credential().to_owned();
+                Ok((Self::Aws(login), credential))
+            }
+            LoginKind::ServiceAccount { key } => google(GoogleLogin::of_key(key, endpoint)),
+            LoginKind::MetadataServer => google(GoogleLogin::of_machine(endpoint)),
+            LoginKind::Entra {
+                tenant,
+                client_id,
+                client_secret,
+            } => {
+                let application = EntraApplication {
+                    tenant,
+                    client_id,
+                    client_secret,
+                };
+                let login = EntraLogin::new(settings, &application, endpoint);
+                let login = login.map_err(LoginSetupError::Address)?;
+                let credential = login.credential().to_owned();
+                Ok((Self::Entra(Box::new(login)), credential))
+            }
+        }
+    }
+}
+
 /// Why a login cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginSetupError {
     #[error("a secret of [upstream] {0}")]
     Secret(SecretError),
-    #[error("credentials of this kind cannot be used yet")]
-    Unsupported,
+    #[error("{0}")]
+    Address(&'static str),
 }
 
 /// A request to an upstream, which gets its `Authorization` last.
@@ -82,28 +145,26 @@ impl RegistryLogin {
         product: Arc<KnownProduct>,
     ) -> Result<Arc<Self>, LoginSetupError> {
         let LoginSettings { kind, endpoint } = login;
-        let (password, file) = match kind {
-            LoginKind::Password { username, password } => {
-                let login = PasswordLogin::new(username, password);
-                (login.map_err(LoginSetupError::Secret)?, password.file())
-            }
-            LoginKind::Aws { .. }
-            | LoginKind::Entra { .. }
-            | LoginKind::ServiceAccount { .. }
-            | LoginKind::MetadataServer => return Err(LoginSetupError::Unsupported),
-        };
+        let endpoint = endpoint.as_ref();
+        let is_exposed = |url: &&UpstreamUrl| url.scheme == Scheme::Http && url.host.is_public();
+        if settings
+            .api
+            .iter()
+            .chain(endpoint)
+            .any(|url| is_exposed(&url))
+        {
+            return Err(LoginSetupError::Address(EXPOSED));
+        }
+        let (kind, credential) = CredentialKind::new(kind, settings, endpoint)?;
         // What an answer says of the product adds no hosts: a registry could claim to be another.
         let services = product
             .given()
             .map(|ways| ways.credential_hosts(&settings.url.host));
         Ok(Arc::new(Self {
-            credential: format!(
-                "user `{}`, the username and password in [upstream]",
-                password.username
-            ),
-            password,
-            files: SecretFiles::new(file.into_iter()),
-            hosts: CredentialHosts::new(settings, endpoint.as_ref(), services.unwrap_or_default()),
+            kind,
+            credential,
+            files: SecretFiles::new(files(&login.kind)),
+            hosts: CredentialHosts::new(settings, endpoint, services.unwrap_or_default()),
             client: ServiceClient::new(settings.roots.clone(), timeouts.upstream_connect),
             product,
             tokens: UpstreamTokens::default(),
@@ -134,8 +195,10 @@ impl RegistryLogin {
         let buffered = buffered.map(|bytes| (copy_without_body(&request), bytes));
         let mut response = upstream.send(request, upload, limits).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            if self.password.scheme.load().is_none() {
-                self.learn_basic();
+            if let CredentialKind::Password(login) = &self.kind
+                && login.wants_tokens().is_none()
+            {
+                login.learn_basic();
             }
             return Ok(response);
         }
@@ -157,24 +220,35 @@ impl RegistryLogin {
         sending: &UpstreamRequest,
         scope: TokenScope<'_>,
     ) -> Result<AuthorizationValue, Arc<LoginError>> {
-        let mut wants_tokens = self.password.wants_tokens();
+        let CredentialKind::Password(login) = &self.kind else {
+            return self.token(scope).await;
+        };
+        let mut wants_tokens = login.wants_tokens();
         if wants_tokens.is_none()
             && (sending.upload.is_some() || self.product.dialect().wants_tokens())
         {
-            Box::pin(self.probe(upstream, sending.limits)).await?;
-            wants_tokens = self.password.wants_tokens();
+            Box::pin(self.probe(login, upstream, sending.limits)).await?;
+            wants_tokens = login.wants_tokens();
         }
         match wants_tokens {
             Some(true) => self.token(scope).await,
-            Some(false) | None => Ok(self.password.basic()),
+            Some(false) | None => Ok(login.basic()),
         }
+    }
+
+    /// The slot of a scope; passwords of services have none.
+    fn slot(&self, scope: TokenScope<'_>) -> Arc<TokenSlot> {
+        self.tokens.slot(match &self.kind {
+            CredentialKind::Password(_) | CredentialKind::Entra(_) => scope,
+            CredentialKind::Aws(_) | CredentialKind::Google(_) => TokenScope::Registry,
+        })
     }
 
     async fn token(
         self: &Arc<Self>,
         scope: TokenScope<'_>,
     ) -> Result<AuthorizationValue, Arc<LoginError>> {
-        let slot = self.tokens.slot(scope);
+        let slot = self.slot(scope);
         let exchange = || {
             let login = self.clone();
             let scopes = scope.texts(self.product.dialect());
@@ -191,22 +265,25 @@ impl RegistryLogin {
 
     async fn exchange(&self, scopes: &[String]) -> Result<UpstreamToken, LoginError> {
         let Self {
-            password,
-            client,
-            credential,
-            ..
+            client, credential, ..
         } = self;
-        password.exchange(client, scopes, credential).await
+        match &self.kind {
+            CredentialKind::Password(login) => login.exchange(client, scopes, credential).await,
+            CredentialKind::Aws(login) => login.exchange(client).await,
+            CredentialKind::Entra(login) => login.exchange(client, scopes).await,
+            CredentialKind::Google(login) => login.exchange(client).await,
+        }
     }
 
     /// Asks the registry without credentials how it takes them.
     async fn probe(
         &self,
+        login: &PasswordLogin,
         upstream: &Upstream,
         limits: TransferLimits,
     ) -> Result<(), Arc<LoginError>> {
-        let _learning = self.password.learning.lock().await;
-        if self.password.scheme.load().is_some() {
+        let _learning = login.learning.lock().await;
+        if login.wants_tokens().is_some() {
             return Ok(());
         }
         // An upstream that does not answer will not answer the request either, which then says so.
@@ -218,18 +295,13 @@ impl RegistryLogin {
         let found = found(headers);
         match bearer(&found) {
             Some(challenge) if response.status() == StatusCode::UNAUTHORIZED => {
-                self.learn_service(upstream, challenge)
+                self.learn_service(login, upstream, challenge)
             }
             _ => {
-                self.learn_basic();
+                login.learn_basic();
                 Ok(())
             }
         }
-    }
-
-    fn learn_basic(&self) {
-        let basic = Arc::new(LoginScheme::Basic);
-        self.password.scheme.store(Some(basic));
     }
 
     /// Learns from a refusal, and sends the request once more.
@@ -248,13 +320,13 @@ impl RegistryLogin {
         self.product.learn(headers);
         let learned = self.learn(upstream, &sent, &found(headers)).await;
         if let Err(error) = learned {
-            if !is_basic(&sent) {
-                self.tokens.slot(scope).refuse(&sent.value, error.clone());
+            if sent.is_exchanged {
+                self.slot(scope).refuse(&sent.value, error.clone());
             }
             return Err(failed(upstream, error));
         }
-        if !is_basic(&sent) {
-            self.tokens.slot(scope).invalidate(&sent.value);
+        if sent.is_exchanged {
+            self.slot(scope).invalidate(&sent.value);
         }
         let Some(request) = again else {
             // A fault of nobody: the next request gets another token.
@@ -275,8 +347,8 @@ impl RegistryLogin {
             return Ok(response);
         }
         let error = Arc::new(self.refusal());
-        if !is_basic(&next) {
-            self.tokens.slot(scope).refuse(&next.value, error.clone());
+        if next.is_exchanged {
+            self.slot(scope).refuse(&next.value, error.clone());
         }
         Err(failed(upstream, error))
     }
@@ -288,35 +360,43 @@ impl RegistryLogin {
         sent: &AuthorizationValue,
         found: &[AuthChallenge<'_>],
     ) -> Result<(), Arc<LoginError>> {
-        if !is_basic(sent) {
+        let CredentialKind::Password(login) = &self.kind else {
+            return self.unless_new(sent);
+        };
+        if sent.is_exchanged {
             if let Some(challenge) = bearer(found) {
-                self.learn_service(upstream, challenge)?;
+                self.learn_service(login, upstream, challenge)?;
             } else if found.iter().any(|challenge| challenge.is("basic")) {
-                self.learn_basic();
+                login.learn_basic();
                 return Ok(());
             }
-            return if sent.is_new {
-                Err(Arc::new(self.refusal()))
-            } else {
-                Ok(())
-            };
+            return self.unless_new(sent);
         }
         if let Some(challenge) = bearer(found) {
-            return self.learn_service(upstream, challenge);
+            return self.learn_service(login, upstream, challenge);
         }
-        if sent.value != self.password.basic().value {
+        if sent.value != login.basic().value {
             // Another request has read the password again.
             return Ok(());
         }
-        match self.password.refresh(&self.credential).await {
+        match login.refresh(&self.credential).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Arc::new(self.refusal())),
             Err(error) => Err(Arc::new(error)),
         }
     }
 
+    /// Another token may be better, unless this one was obtained for the very request.
+    fn unless_new(&self, sent: &AuthorizationValue) -> Result<(), Arc<LoginError>> {
+        if sent.is_new {
+            return Err(Arc::new(self.refusal()));
+        }
+        Ok(())
+    }
+
     fn learn_service(
         &self,
+        login: &PasswordLogin,
         upstream: &Upstream,
         challenge: &AuthChallenge<'_>,
     ) -> Result<(), Arc<LoginError>> {
@@ -324,16 +404,7 @@ impl RegistryLogin {
         let url = self
             .hosts
             .service(realm, !upstream.is_public(), &self.credential)?;
-        let service = challenge.parameter("service");
-        let known = self.password.scheme.load();
-        if let Some(LoginScheme::Bearer(known)) = known.as_deref()
-            && known.is(&url, service)
-        {
-            return Ok(());
-        }
-        let learned = BearerService::new(url, service.map(str::to_owned));
-        let learned = Arc::new(LoginScheme::Bearer(learned));
-        self.password.scheme.store(Some(learned));
+        login.learn_service(url, challenge.parameter("service"));
         Ok(())
     }
 
@@ -378,6 +449,37 @@ fn bearer<'a, 'b>(found: &'a [AuthChallenge<'b>]) -> Option<&'a AuthChallenge<'b
     found.iter().find(|challenge| challenge.is("bearer"))
 }
 
-fn is_basic(sent: &AuthorizationValue) -> bool {
-    sent.value.as_bytes().starts_with(b"Basic ")
+/// The files that hold the secrets of a login.
+fn files(kind: &LoginKind) -> Vec<PathBuf> {
+    let of = |secrets: &[Option<&SecretSource>]| {
+        let files = secrets.iter().flatten().filter_map(|secret| secret.file());
+        files.map(Path::to_owned).collect()
+    };
+    match kind {
+        LoginKind::Password { password, .. } => of(&[Some(password)]),
+        LoginKind::Aws { keys, .. } => match keys {
+            AwsKeys::Static {
+                access_key_id,
+                secret_access_key,
+                session_token,
+            } => of(&[
+                Some(access_key_id),
+                Some(secret_access_key),
+                session_token.as_ref(),
+            ]),
+            AwsKeys::Profile { file, .. } => file
+                .clone()
+                .or_else(aws::keys::usual_file)
+                .into_iter()
+                .collect(),
+            AwsKeys::WebIdentity { token_file, .. } => vec![token_file.clone()],
+            AwsKeys::InstanceRole => Vec::new(),
+        },
+        LoginKind::Entra { client_secret, .. } => of(&[Some(client_secret)]),
+        LoginKind::ServiceAccount { key } => of(&[Some(key)]),
+        LoginKind::MetadataServer => Vec::new(),
+    }
 }
+
+const EXPOSED: &str =
+    "`api` and `endpoint` get credentials: write https://, unless the host is private";

@@ -11,6 +11,8 @@ mod gitlab;
 mod harbor;
 mod quay;
 
+pub(super) use ecr::region as ecr_region;
+
 use crate::registry::host::HostName;
 use crate::registry::product::Product;
 

@@ -5,4 +5,5 @@ mod answers;
 mod hostile;
 pub mod played;
 mod secrets;
+mod services;
 mod tokens;

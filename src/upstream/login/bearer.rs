@@ -62,7 +62,7 @@ impl BearerService {
             );
             answer = Some(got).filter(|_| !is_refused);
         }
-        let ServiceAnswer { status, body } = match answer {
+        let ServiceAnswer { status, body, .. } = match answer {
             Some(answer) => answer,
             None => {
                 let posted = client.send(self.post(pair, scopes)).await?;
@@ -75,7 +75,7 @@ impl BearerService {
             return Err(LoginError::ExchangeRefused {
                 service: self.url.origin.to_string(),
                 credential: pair.credential.to_owned(),
-                status,
+                answer: status.to_string(),
             });
         }
         token(&body, begun).map_err(|why| self.unusable(why))

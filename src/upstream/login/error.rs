@@ -17,13 +17,14 @@ pub(crate) enum LoginError {
     Refused { credential: String },
     /// The service that exchanges them does.
     #[error(
-        "{service} refused {credential} ({status}): its administrator has to correct them, \
+        "{service} refused {credential} ({answer}): its administrator has to correct them, \
          or the rights that they have there"
     )]
     ExchangeRefused {
         service: String,
         credential: String,
-        status: StatusCode,
+        /// The status, and what more may be shown.
+        answer: String,
     },
     /// The registry names a service that must not get them.
     #[error(
@@ -65,6 +66,9 @@ pub(crate) enum LoginError {
          sent again: the next request gets another token"
     )]
     Ended,
+    /// The same, of those that are no single secret.
+    #[error("{credential} cannot be read: {why}")]
+    Unreadable { credential: String, why: String },
     /// The exchange ended without a result, for moorgate ends.
     #[error("the exchange of credentials was interrupted")]
     Interrupted,
@@ -78,7 +82,8 @@ impl LoginError {
             | Self::ExchangeRefused { .. }
             | Self::ServiceNotAllowed { .. }
             | Self::UnknownScheme(_)
-            | Self::Secret { .. } => FailureReason::Credentials,
+            | Self::Secret { .. }
+            | Self::Unreadable { .. } => FailureReason::Credentials,
             Self::Unanswered { reason, .. } => *reason,
             Self::Unavailable { .. } => FailureReason::Status,
             Self::Unusable { .. } => FailureReason::Protocol,

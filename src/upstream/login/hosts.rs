@@ -28,6 +28,20 @@ pub(super) struct ServiceUrl {
     pub(super) target: PathAndQuery,
 }
 
+impl ServiceUrl {
+    /// A path below an address.
+    pub(super) fn new(base: &UpstreamUrl, path: &str) -> Option<Self> {
+        let target = format!("{}{path}", base.base_path);
+        Some(Self {
+            origin: UpstreamUrl {
+                base_path: String::new(),
+                ..base.clone()
+            },
+            target: PathAndQuery::try_from(target).ok()?,
+        })
+    }
+}
+
 impl CredentialHosts {
     /// `services`: the hosts of the product, none where only the registry's answer told which it is.
     pub(super) fn new(

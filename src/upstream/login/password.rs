@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::bearer::{BearerService, PasswordPair};
 use super::error::LoginError;
+use super::hosts::ServiceUrl;
 use super::service::ServiceClient;
 use super::token::{AuthorizationValue, UpstreamToken};
 use crate::config::secret::{SecretError, SecretSource};
@@ -18,19 +19,19 @@ use crate::state_file::run_blocking;
 
 /// A user name, its password, and how the registry takes them.
 pub(super) struct PasswordLogin {
-    pub(super) username: String,
+    username: String,
     password: SecretSource,
     /// The header of the password that was read last.
     basic: ArcSwap<HeaderValue>,
     /// `None` until an answer of the registry has shown it.
-    pub(super) scheme: ArcSwapOption<LoginScheme>,
+    scheme: ArcSwapOption<LoginScheme>,
     /// Held by who asks the registry for it.
     pub(super) learning: tokio::sync::Mutex<()>,
 }
 
 /// How a registry takes a user name and a password.
 #[derive(Debug)]
-pub(super) enum LoginScheme {
+enum LoginScheme {
     Basic,
     Bearer(BearerService),
 }
@@ -57,11 +58,30 @@ impl PasswordLogin {
         })
     }
 
+    /// The registry takes the password itself.
+    pub(super) fn learn_basic(&self) {
+        self.scheme.store(Some(Arc::new(LoginScheme::Basic)));
+    }
+
+    /// The registry wants tokens of this service.
+    pub(super) fn learn_service(&self, url: ServiceUrl, service: Option<&str>) {
+        let known = self.scheme.load();
+        if let Some(LoginScheme::Bearer(known)) = known.as_deref()
+            && known.is(&url, service)
+        {
+            return;
+        }
+        let learned = BearerService::new(url, service.map(str::to_owned));
+        let learned = Arc::new(LoginScheme::Bearer(learned));
+        self.scheme.store(Some(learned));
+    }
+
     /// The password as it was read last.
     pub(super) fn basic(&self) -> AuthorizationValue {
         AuthorizationValue {
             value: HeaderValue::clone(&self.basic.load()),
             is_new: false,
+            is_exchanged: false,
         }
     }
 

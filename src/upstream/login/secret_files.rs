@@ -1,6 +1,6 @@
 //! The files that hold secrets, and whether they have changed since they were seen last.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::state_file::Fingerprint;
@@ -14,8 +14,8 @@ pub(super) struct SecretFiles {
 }
 
 impl SecretFiles {
-    pub(super) fn new<'a>(paths: impl Iterator<Item = &'a Path>) -> Self {
-        let paths: Arc<[PathBuf]> = paths.map(Path::to_owned).collect();
+    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
+        let paths: Arc<[PathBuf]> = paths.into();
         Self {
             seen: Mutex::new(fingerprints(&paths)),
             paths,

@@ -40,6 +40,7 @@ pub(super) struct ServiceRequest {
 /// Its answer.
 pub(super) struct ServiceAnswer {
     pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
@@ -140,6 +141,7 @@ impl ServiceClient {
         let body = body.map_err(|_| unusable("it is cut off or larger than 128 KiB"))?;
         Ok(ServiceAnswer {
             status,
+            headers: parts.headers,
             body: body.to_bytes(),
         })
     }
@@ -165,7 +167,7 @@ fn head(request: ServiceRequest) -> Request<RequestBody> {
         body,
     } = request;
     let length = body.len();
-    let has_body = method == Method::POST;
+    let has_body = method == Method::POST || method == Method::PUT;
     let mut request = Request::new(RequestBody::buffered(body));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(target);

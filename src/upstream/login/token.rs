@@ -62,6 +62,8 @@ pub(super) struct AuthorizationValue {
     pub(super) value: HeaderValue,
     /// Whether it was obtained while the request waited: another one would be no better.
     pub(super) is_new: bool,
+    /// Whether it was exchanged, and does not stand in the configuration.
+    pub(super) is_exchanged: bool,
 }
 
 /// The place of one token.
@@ -115,6 +117,7 @@ impl TokenSlot {
         Some(AuthorizationValue {
             value: token.authorization.clone(),
             is_new: false,
+            is_exchanged: true,
         })
     }
 

@@ -34,7 +34,7 @@ impl Dialect for Ecr {
 }
 
 /// The region of a registry and the domain of its partition, as its name tells.
-fn region(registry: &HostName) -> Option<(&str, &str)> {
+pub(crate) fn region(registry: &HostName) -> Option<(&str, &str)> {
     let name = registry.as_str();
     let (_, rest) = [".dkr.ecr.", ".dkr.ecr-fips.", ".dkr-ecr.", ".dkr-ecr-fips."]
         .iter()
