@@ -27,6 +27,10 @@
 //! OCI image layouts, `request/answer/tag_write` for tags that the user may only create or only
 //! overwrite, `request/answer/catalog` for lists that leave out what the user may not see, and
 //! `request/answer/hidden` for repositories whose existence the user may not learn.
+//! `request/answer/deletion` deletes tags and manifests as the product behind an upstream can
+//! (`upstream/product`, by its own API through `upstream/product/api`), or a tag by
+//! `request/answer/swap`; `request/answer/creation` makes what an upload needs there first, and
+//! `request/answer/product_refusals` says what a product refuses in the protocol's words.
 //! `auth/policy` decides about access. `request/answer/redirects` follows redirects of an
 //! upstream where the domain asks for it, and `request/answer/manifest_budget` bounds the memory of
 //! buffered manifests; `page_size` lowers the page of a list to what the registry gives,

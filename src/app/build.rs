@@ -118,7 +118,7 @@ fn serialize_tag_writes(sites: &mut [Site]) {
         .filter_map(behind)
         .collect();
     for site in sites {
-        site.serializes_tag_writes =
+        site.serializes_tag_writes |=
             behind(site).is_some_and(|registry| registries.contains(&registry));
     }
 }

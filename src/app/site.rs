@@ -22,6 +22,7 @@ use crate::upstream::connector::{Connector, ConnectorError, Trust};
 use crate::upstream::credential::Credential;
 use crate::upstream::health::{UpstreamHealth, UpstreamRole};
 use crate::upstream::known_product::KnownProduct;
+use crate::upstream::product::api::ApiClient;
 
 /// What a site is built for.
 #[derive(Clone, Copy)]
@@ -75,6 +76,11 @@ pub(super) fn build_site(
         Purpose::Check => Some(None),
         Purpose::Serve { .. } => builder.spool(),
     };
+    // So that a refusal can be compared with what is there.
+    let serializes_tag_writes = registry
+        .as_ref()
+        .and_then(Registry::upstream)
+        .is_some_and(|backend| backend.product.dialect().capabilities().immutable_tags);
     Some(Site {
         host: host.clone(),
         users: users?,
@@ -84,7 +90,7 @@ pub(super) fn build_site(
             .filter(|_| host.auth.mode.tokens().is_some())
             .cloned(),
         registry: registry?,
-        serializes_tag_writes: false,
+        serializes_tag_writes,
         storage: trust.filter(|_| follows_redirects(host)),
         spool: spool?,
         browser: browser?,
@@ -168,10 +174,15 @@ impl SiteBuilder<'_> {
             product,
         };
         let old = self.before.and_then(|site| site.registry.upstream());
-        self.target(settings, old, trust)
+        let backend = self
+            .target(settings, old, trust)
             .map_err(|error| self.report(&["upstream", "url"], error.to_string()))
-            .ok()
-            .map(Registry::Upstream)
+            .ok()?;
+        let default = backend.product.dialect().api_url(&upstream.url);
+        let api = ApiClient::new(upstream, default, &self.host.timeouts, self.workers)
+            .map_err(|error| self.report(&["upstream", "api"], error.to_string()))
+            .ok()?;
+        Some(Registry::Upstream(Backend { api, ..backend }))
     }
 
     /// A store stays open across reloads, and its uploads continue.
@@ -249,6 +260,7 @@ impl SiteBuilder<'_> {
             authority,
             credential,
             product,
+            api: None,
             via,
         })
     }

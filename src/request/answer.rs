@@ -1,24 +1,31 @@
 //! Answers routed requests, from an upstream or from moorgate's own registry.
 
 mod catalog;
+mod creation;
+mod deletion;
 pub(crate) mod forward;
 mod hidden;
 mod manifest_body;
 pub(crate) mod manifest_budget;
 mod names;
+mod own_calls;
 mod page_size;
 mod paging;
+mod product_api;
+mod product_refusals;
 mod redirects;
 mod references;
 mod request_meta;
 mod rewrite;
 mod spooled;
 mod store;
+mod swap;
 pub(crate) mod tag_locks;
 mod tag_write;
 mod upstream_login;
 
 use http::Response;
+use hyper::body::Body;
 
 use super::body::ResponseBody;
 use super::context::RequestContext;
@@ -42,6 +49,16 @@ pub(super) async fn answer(
     match (route.destination(), route.obligations()) {
         (Destination::Upstream(to), Obligations::Plain) if names::is_mapped_catalog(to) => {
             Box::pin(catalog::from_upstream(cx, to)).await
+        }
+        (Destination::Upstream(to), Obligations::Plain)
+            if deletion::is_deletion(to.route.call()) =>
+        {
+            Box::pin(deletion::to_upstream(cx, route, body)).await
+        }
+        (Destination::Upstream(to), Obligations::Plain | Obligations::Unmounted)
+            if creation::may_create(to, !body.is_end_stream()) =>
+        {
+            Box::pin(creation::upload_start(cx, to)).await
         }
         (Destination::Upstream(to), Obligations::Plain | Obligations::Unmounted) => {
             pass(cx, to, body).await
@@ -84,5 +101,10 @@ async fn pass(
         response = Box::pin(forward::send_again(cx, to, request)).await?;
     }
     let response = redirects::followed(cx, to, &meta, response).await?;
-    rewrite::rewrite(cx, to, &meta, response).await
+    let response = rewrite::rewrite(cx, to, &meta, response).await?;
+    // Boxed to keep this rare, large future out of every request's future.
+    if product_refusals::may_be_refusal(to, response.status()) {
+        return Box::pin(product_refusals::translated(to, &meta.method, response)).await;
+    }
+    Ok(response)
 }

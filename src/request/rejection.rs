@@ -1,6 +1,7 @@
 //! Why a request is refused: status, code, message, and whether the connection may go on
 //! afterwards. [`respond`](super::respond) makes the response of it.
 
+pub(crate) mod product;
 mod refusal;
 mod token;
 mod unusable;
@@ -21,6 +22,7 @@ use crate::registry::name_map::UnmappedName;
 use crate::store::StoreError;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::request_body::UploadFailure;
+pub(crate) use product::UpstreamRefusal;
 pub(crate) use refusal::{Refusal, RefusalReason};
 pub(crate) use token::OauthError;
 pub(crate) use unusable::UpstreamLoginError;

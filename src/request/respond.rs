@@ -94,6 +94,18 @@ impl ResponseFormat {
     }
 }
 
+/// A response of moorgate itself without a body.
+pub(crate) fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::own("", false));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    response
+}
+
 /// A small response of this media type.
 pub(crate) fn json(bytes: Vec<u8>, media_type: &str, read: Read) -> Response<ResponseBody> {
     let length = bytes.len();

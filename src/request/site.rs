@@ -26,6 +26,7 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::known_product::KnownProduct;
 use crate::upstream::login::UpstreamRequest;
 use crate::upstream::login::scope::TokenScope;
+use crate::upstream::product::api::ApiClient;
 use crate::upstream::request_body::{RequestBody, Upload};
 use crate::upstream::response_body::UpstreamBody;
 use crate::upstream::transfer::TransferLimits;
@@ -111,6 +112,8 @@ pub(crate) struct Backend {
     pub(crate) authority: HeaderValue,
     pub(crate) credential: Credential,
     pub(crate) product: Arc<KnownProduct>,
+    /// The product's own API, where there is a credential for it.
+    pub(crate) api: Option<Arc<ApiClient>>,
     /// Marks the requests that are forwarded to it.
     pub(crate) via: Arc<ViaPseudonym>,
 }

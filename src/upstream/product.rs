@@ -2,6 +2,7 @@
 //! specification; a file below says only where a product leaves it.
 
 mod acr;
+pub(crate) mod api;
 mod distribution;
 mod dockerhub;
 mod ecr;
@@ -11,10 +12,16 @@ mod gitlab;
 mod harbor;
 mod quay;
 
-pub(super) use ecr::region as ecr_region;
+use std::pin::Pin;
 
+use crate::config::upstream::UpstreamUrl;
+use crate::registry::digest::Digest;
 use crate::registry::host::HostName;
+use crate::registry::name::RepositoryName;
 use crate::registry::product::Product;
+use crate::registry::reference::Tag;
+use api::{ApiClient, ApiError};
+pub(super) use ecr::region as ecr_region;
 
 /// The ways of one product.
 pub(crate) trait Dialect: Send + Sync {
@@ -40,6 +47,66 @@ pub(crate) trait Dialect: Send + Sync {
     }
 
     fn capabilities(&self) -> Capabilities;
+
+    /// Where the product's own API is, if that follows from where its registry is.
+    fn api_url(&self, _registry: &UpstreamUrl) -> Option<UpstreamUrl> {
+        None
+    }
+
+    /// Takes a tag away by the product's own API.
+    fn untag<'a>(
+        &'a self,
+        _api: &'a ApiClient,
+        _image: TaggedImage<'a>,
+    ) -> ApiFuture<'a, Untagged> {
+        unsupported()
+    }
+
+    /// Deletes a manifest with all of its tags by the product's own API.
+    fn delete_manifest<'a>(
+        &'a self,
+        _api: &'a ApiClient,
+        _repository: &'a RepositoryName,
+        _digest: &'a Digest,
+    ) -> ApiFuture<'a, ()> {
+        unsupported()
+    }
+
+    /// What has to be made before the first push to a repository: itself, or what contains it.
+    fn container_of(&self, repository: &RepositoryName) -> String {
+        repository.to_string()
+    }
+
+    /// Makes it. That it is there already is success.
+    fn create<'a>(
+        &'a self,
+        _api: &'a ApiClient,
+        _repository: &'a RepositoryName,
+    ) -> ApiFuture<'a, ()> {
+        unsupported()
+    }
+}
+
+/// What a product's own API does.
+pub(crate) type ApiFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
+
+fn unsupported<'a, T: Send + 'a>() -> ApiFuture<'a, T> {
+    Box::pin(std::future::ready(Err(ApiError::Unsupported)))
+}
+
+/// A tag and its repository, by its name at the registry.
+#[derive(Clone, Copy)]
+pub(crate) struct TaggedImage<'a> {
+    pub(crate) repository: &'a RepositoryName,
+    pub(crate) tag: &'a Tag,
+}
+
+/// What came of the deletion of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Untagged {
+    Done,
+    /// The API would delete other tags with it: another manifest has to take the tag first.
+    HasOtherTags,
 }
 
 /// What a token is needed for.
@@ -64,6 +131,12 @@ pub(crate) struct Capabilities {
     /// Whether its API makes a repository, or the project of one, that the first push does not.
     pub(crate) creation: bool,
     pub(crate) has_referrers: bool,
+    /// Whether it may refuse to move a tag, also to where the tag is.
+    pub(crate) immutable_tags: bool,
+    /// Whether it refuses in other words than those of the specification.
+    pub(crate) own_refusals: bool,
+    /// Whether a missing project looks as if the credentials were wrong.
+    pub(crate) hides_missing_projects: bool,
     /// The most entries of one page of a list.
     pub(crate) page_size: u32,
     /// The exact number of components of a name, where it is fixed.
@@ -79,6 +152,9 @@ impl Capabilities {
         chunks: Chunks::Any,
         creation: false,
         has_referrers: true,
+        immutable_tags: false,
+        own_refusals: false,
+        hides_missing_projects: false,
         page_size: 1000,
         levels: None,
     };

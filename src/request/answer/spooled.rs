@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::request_meta::RequestMeta;
-use super::store::{content_range, empty};
+use super::store::content_range;
 use super::{forward, rewrite};
 use crate::registry::call::{Call, RepositoryCall, UploadStep};
 use crate::registry::digest::Digest;
@@ -16,6 +16,7 @@ use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::public_origin::{PublicOrigin, received_host};
 use crate::request::rejection::Rejection;
+use crate::request::respond;
 use crate::request::route::UpstreamRoute;
 use crate::store::spool::Spool;
 use crate::store::{BodyTimeouts, StoreError, UploadChunk, UploadKey};
@@ -144,7 +145,7 @@ impl CollectedUpload<'_> {
             let error = &error as &dyn std::error::Error;
             tracing::debug!(error, "upload session not cancelled at the registry");
         }
-        Ok(empty(StatusCode::NO_CONTENT))
+        Ok(respond::empty(StatusCode::NO_CONTENT))
     }
 
     /// Sends the whole blob. The chunks stay until the registry has it, so that a client may commit
@@ -231,7 +232,7 @@ impl CollectedUpload<'_> {
         status: StatusCode,
         length: u64,
     ) -> Result<Response<ResponseBody>, Rejection> {
-        let mut response = empty(status);
+        let mut response = respond::empty(status);
         let headers = response.headers_mut();
         headers.insert(header::LOCATION, self.location(cx)?);
         headers.insert(header::RANGE, received_range(length));

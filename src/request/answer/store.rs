@@ -9,7 +9,6 @@ mod write;
 
 use std::sync::Arc;
 
-use http::header;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 
 use super::{forward, rewrite};
@@ -128,13 +127,13 @@ async fn repository(
         RepositoryCall::ManifestDelete { reference } => {
             let deleted = request.store.delete_manifest(name, reference).await;
             deleted
-                .map(|()| empty(StatusCode::ACCEPTED))
+                .map(|()| respond::empty(StatusCode::ACCEPTED))
                 .map_err(|error| request.rejection(error))
         }
         RepositoryCall::BlobDelete { digest } => {
             let deleted = request.store.delete_blob(name, digest).await;
             deleted
-                .map(|()| empty(StatusCode::ACCEPTED))
+                .map(|()| respond::empty(StatusCode::ACCEPTED))
                 .map_err(|error| request.rejection(error))
         }
         RepositoryCall::UploadStart { digest } => {
@@ -166,22 +165,10 @@ async fn upload(
         UploadStep::Cancel => {
             let cancelled = request.store.cancel_upload(session).await;
             cancelled
-                .map(|()| empty(StatusCode::NO_CONTENT))
+                .map(|()| respond::empty(StatusCode::NO_CONTENT))
                 .map_err(|error| request.rejection(error))
         }
     }
-}
-
-/// A response without a body.
-pub(super) fn empty(status: StatusCode) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::own("", false));
-    *response.status_mut() = status;
-    if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    response
 }
 
 /// Names, digests and numbers are visible ASCII.

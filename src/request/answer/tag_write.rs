@@ -6,9 +6,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
+use super::own_calls::ANY_MANIFEST;
 use super::request_meta::RequestMeta;
 use super::rewrite;
-use super::{forward, manifest_body, redirects, store, upstream_login};
+use super::{forward, manifest_body, product_refusals, redirects, store, upstream_login};
 use crate::keyed_lock::KeyGuard;
 use crate::registry::call::Call;
 use crate::registry::digest::Digest;
@@ -17,7 +18,9 @@ use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::obligations::{TagObligation, TagWrite};
+use crate::request::public_origin::{PublicOrigin, received_host};
 use crate::request::rejection::Rejection;
+use crate::request::respond;
 use crate::request::route::{Destination, Route, UpstreamRoute};
 use crate::store::is_digest_of;
 use crate::upstream::client_body::ClientBody;
@@ -46,9 +49,10 @@ pub(super) async fn to_upstream(
     let tags = obligations.iter().map(|obligation| &obligation.tag);
     let guards = cx.gateway.tag_locks.lock(&registry, repository, tags).await;
     let guards = guards.map_err(|_| Rejection::tag_locked())?;
+    let own_tag = obligations.first().map(|obligation| obligation.tag.clone());
     check_preconditions(cx, to, obligations, &manifest).await?;
     let meta = RequestMeta::from_parts(to, &cx.parts);
-    let request = forward::buffered_request(cx, to, RequestBody::buffered(manifest))?;
+    let request = forward::buffered_request(cx, to, RequestBody::buffered(manifest.clone()))?;
     let backend = to.backend.clone();
     let limits = route.transfer_limits();
     let call = to.registry_call().cloned();
@@ -60,7 +64,41 @@ pub(super) async fn to_upstream(
     let response = run_detached(guards, write).await;
     cx.record.answered();
     let response = response.map_err(|error| Rejection::upstream(error, route.body_limit()))?;
-    rewrite::rewrite(cx, to, &meta, response).await
+    let response = rewrite::rewrite(cx, to, &meta, response).await?;
+    if !product_refusals::may_be_refusal(to, response.status()) {
+        return Ok(response);
+    }
+    let (refusal, response) = product_refusals::read(response).await;
+    if refusal.is_immutable()
+        && let Some(tag) = own_tag
+        && let Some(existing) = head_manifest(cx, to, &tag).await?
+        && let Some(digest) = existing.digest_of(&manifest)
+    {
+        return Ok(already_written(cx, to, digest));
+    }
+    product_refusals::translated_by(to, &refusal, response)
+}
+
+/// The response to a manifest that its tag has already. Some products refuse to write it to a tag
+/// that nobody may move, although nothing would move.
+fn already_written(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    digest: &Digest,
+) -> Response<ResponseBody> {
+    let mut response = respond::empty(StatusCode::CREATED);
+    let headers = response.headers_mut();
+    let host = received_host(&cx.parts.headers, &cx.parts.uri);
+    let origin = PublicOrigin::new(cx.site.host.locations, host);
+    let repository = to.route.call().and_then(Call::repository);
+    let location = repository.map(|name| format!("{origin}/v2/{name}/manifests/{digest}"));
+    if let Some(location) = location.and_then(|text| HeaderValue::try_from(text).ok()) {
+        headers.insert(header::LOCATION, location);
+    }
+    if let Ok(digest) = HeaderValue::try_from(digest.as_str()) {
+        headers.insert(CONTENT_DIGEST, digest);
+    }
+    response
 }
 
 /// Writes a manifest to moorgate's own registry, which checks the tags as it writes.
@@ -82,7 +120,7 @@ pub(super) async fn to_store(
     clippy::disallowed_methods,
     reason = "a write goes on when its client leaves; ends by the timeouts of the transfer"
 )]
-async fn run_detached<T: Send + 'static>(
+pub(super) async fn run_detached<T: Send + 'static>(
     guards: Vec<KeyGuard>,
     write: impl Future<Output = T> + Send + 'static,
 ) -> T {
@@ -135,9 +173,13 @@ struct ExistingManifest {
 
 impl ExistingManifest {
     fn is_digest_of(&self, manifest: &[u8]) -> bool {
-        self.digest
-            .as_ref()
-            .is_some_and(|digest| is_digest_of(digest, manifest))
+        self.digest_of(manifest).is_some()
+    }
+
+    /// Its digest, if it is that of these bytes as well.
+    fn digest_of(&self, manifest: &[u8]) -> Option<&Digest> {
+        let digest = self.digest.as_ref();
+        digest.filter(|digest| is_digest_of(digest, manifest))
     }
 }
 
@@ -168,10 +210,3 @@ async fn head_manifest(
 fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     Digest::parse(headers.get(CONTENT_DIGEST)?.to_str().ok()?).ok()
 }
-
-/// Registries convert manifests of types that are not accepted, or respond 404.
-const ANY_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
-     application/vnd.docker.distribution.manifest.v2+json, \
-     application/vnd.docker.distribution.manifest.list.v2+json, \
-     application/vnd.docker.distribution.manifest.v1+prettyjws, application/vnd.docker.distribution.manifest.v1+json, \
-     */*";

@@ -126,7 +126,7 @@ impl Rejection {
         Self::bad_gateway(UnusableResponse::StorageUnauthorized)
     }
 
-    fn bad_gateway(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(super) fn bad_gateway(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         let message = error.to_string();
         Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message).caused_by(error)
     }

@@ -1,6 +1,10 @@
 //! Azure Container Registry.
 
-use super::{Capabilities, Deletion, Dialect, TokenNeed};
+use http::Method;
+
+use super::api::{ApiCall, ApiClient, ApiError};
+use super::{ApiFuture, Capabilities, Deletion, Dialect, TaggedImage, TokenNeed, Untagged};
+use crate::config::upstream::UpstreamUrl;
 use crate::registry::host::HostName;
 use crate::registry::product::Product;
 
@@ -28,7 +32,30 @@ impl Dialect for Acr {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
+            own_refusals: true,
             ..Capabilities::STANDARD
         }
+    }
+
+    /// Beside the registry, at the same host.
+    fn api_url(&self, registry: &UpstreamUrl) -> Option<UpstreamUrl> {
+        Some(registry.clone())
+    }
+
+    fn untag<'a>(&'a self, api: &'a ApiClient, image: TaggedImage<'a>) -> ApiFuture<'a, Untagged> {
+        Box::pin(untag(api, image))
+    }
+}
+
+async fn untag(
+    api: &ApiClient,
+    TaggedImage { repository, tag }: TaggedImage<'_>,
+) -> Result<Untagged, ApiError> {
+    let path = format!("/acr/v1/{repository}/_tags/{tag}");
+    let response = api.send(ApiCall::new(Method::DELETE, path)).await?;
+    match response.status {
+        status if status.is_success() => Ok(Untagged::Done),
+        // 405: the tag is locked.
+        _ => Err(response.refusal()),
     }
 }

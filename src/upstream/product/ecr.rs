@@ -28,6 +28,8 @@ impl Dialect for Ecr {
             tag_deletion: Deletion::Api,
             chunks: Chunks::One,
             creation: true,
+            immutable_tags: true,
+            own_refusals: true,
             ..Capabilities::STANDARD
         }
     }

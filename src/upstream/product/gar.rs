@@ -21,6 +21,8 @@ impl Dialect for Gar {
         Capabilities {
             chunks: Chunks::One,
             creation: true,
+            immutable_tags: true,
+            own_refusals: true,
             ..Capabilities::STANDARD
         }
     }

@@ -1,7 +1,14 @@
 //! The container registry of GitHub Packages.
 
-use super::{Capabilities, Chunks, Deletion, Dialect, ListApi};
+use http::{HeaderName, Method, StatusCode, header};
+use serde::Deserialize;
+
+use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError, ApiResponse, path_segment};
+use super::{ApiFuture, Capabilities, Chunks, Deletion, Dialect, ListApi, TaggedImage, Untagged};
+use crate::config::upstream::{Scheme, UpstreamUrl};
+use crate::registry::digest::Digest;
 use crate::registry::host::HostName;
+use crate::registry::name::RepositoryName;
 use crate::registry::product::Product;
 
 pub(super) struct Ghcr;
@@ -26,7 +33,165 @@ impl Dialect for Ghcr {
             catalog: ListApi::Api,
             chunks: Chunks::AtMost(4 << 20),
             has_referrers: false,
+            own_refusals: true,
             ..Capabilities::STANDARD
         }
     }
+
+    fn api_url(&self, _registry: &UpstreamUrl) -> Option<UpstreamUrl> {
+        Some(UpstreamUrl {
+            scheme: Scheme::Https,
+            host: HostName::parse("api.github.com").ok()?,
+            port: 443,
+            base_path: String::new(),
+        })
+    }
+
+    fn untag<'a>(&'a self, api: &'a ApiClient, image: TaggedImage<'a>) -> ApiFuture<'a, Untagged> {
+        Box::pin(untag(api, image))
+    }
+
+    fn delete_manifest<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> ApiFuture<'a, ()> {
+        Box::pin(async move {
+            let package = Package::find(api, repository).await?;
+            let is_wanted = |version: &Version| version.name == digest.as_str();
+            let version = package.version(is_wanted).await?;
+            package.delete(&version).await
+        })
+    }
 }
+
+async fn untag(
+    api: &ApiClient,
+    TaggedImage { repository, tag }: TaggedImage<'_>,
+) -> Result<Untagged, ApiError> {
+    let package = Package::find(api, repository).await?;
+    let has_tag = |version: &Version| version.tags().iter().any(|other| other == tag.as_str());
+    let version = package.version(has_tag).await?;
+    if version.tags().len() > 1 {
+        return Ok(Untagged::HasOtherTags);
+    }
+    package.delete(&version).await?;
+    Ok(Untagged::Done)
+}
+
+/// The versions of a package, each of which is a manifest with all of its tags.
+struct Package<'a> {
+    api: &'a ApiClient,
+    path: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    id: u64,
+    /// The digest.
+    name: String,
+    #[serde(default)]
+    metadata: VersionMetadata,
+}
+
+#[derive(Default, Deserialize)]
+struct VersionMetadata {
+    #[serde(default)]
+    container: VersionTags,
+}
+
+#[derive(Default, Deserialize)]
+struct VersionTags {
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+impl Version {
+    fn tags(&self) -> &[String] {
+        &self.metadata.container.tags
+    }
+}
+
+#[derive(Deserialize)]
+struct PackageOwner {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl<'a> Package<'a> {
+    /// Those of organizations and of users are at different places.
+    async fn find(api: &'a ApiClient, repository: &RepositoryName) -> Result<Self, ApiError> {
+        let (owner, name) = repository
+            .as_str()
+            .split_once('/')
+            .ok_or(ApiError::NotFound)?;
+        let response = send(api, Method::GET, format!("/users/{owner}")).await?;
+        let owner_account: PackageOwner = parsed(&response)?;
+        let owners = if owner_account.kind == "Organization" {
+            "orgs"
+        } else {
+            "users"
+        };
+        let name = path_segment(name);
+        Ok(Self {
+            api,
+            path: format!("/{owners}/{owner}/packages/container/{name}/versions"),
+        })
+    }
+
+    /// The first of them for which it holds; the newest come first.
+    async fn version(&self, holds: impl Fn(&Version) -> bool) -> Result<Version, ApiError> {
+        for page in 1..=MAX_PAGES {
+            let path = format!("{}?per_page={PAGE_SIZE}&page={page}", self.path);
+            let response = send(self.api, Method::GET, path).await?;
+            let versions: Vec<Version> = parsed(&response)?;
+            let is_last = versions.len() < PAGE_SIZE;
+            if let Some(version) = versions.into_iter().find(&holds) {
+                return Ok(version);
+            }
+            if is_last {
+                return Err(ApiError::NotFound);
+            }
+        }
+        Err(ApiError::NotFound)
+    }
+
+    async fn delete(&self, version: &Version) -> Result<(), ApiError> {
+        let path = format!("{}/{}", self.path, version.id);
+        let response = send(self.api, Method::DELETE, path).await?;
+        match response.status {
+            status if status.is_success() => Ok(()),
+            // The last version with a tag goes only with its package, one that many have pulled not
+            // at all.
+            StatusCode::BAD_REQUEST => Err(ApiError::Denied(response.message())),
+            _ => Err(response.refusal()),
+        }
+    }
+}
+
+async fn send(api: &ApiClient, method: Method, path: String) -> Result<ApiResponse, ApiError> {
+    static HEADERS: [(HeaderName, &str); 2] = [
+        (header::ACCEPT, "application/vnd.github+json"),
+        (
+            HeaderName::from_static("x-github-api-version"),
+            "2022-11-28",
+        ),
+    ];
+    let call = ApiCall::new(method, path)
+        .bearing(ApiAuthorization::Bearer)
+        .with_headers(&HEADERS);
+    api.send(call).await
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(response: &ApiResponse) -> Result<T, ApiError> {
+    if response.status != StatusCode::OK {
+        return Err(response.refusal());
+    }
+    serde_json::from_slice(&response.body).map_err(|_| ApiError::Invalid)
+}
+
+/// The most that GitHub gives.
+const PAGE_SIZE: usize = 100;
+/// Ten thousand versions.
+const MAX_PAGES: usize = 100;

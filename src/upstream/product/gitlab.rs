@@ -21,6 +21,10 @@ impl Dialect for Gitlab {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::STANDARD
+        Capabilities {
+            immutable_tags: true,
+            own_refusals: true,
+            ..Capabilities::STANDARD
+        }
     }
 }

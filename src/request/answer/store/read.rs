@@ -5,7 +5,7 @@ use std::ops::Range;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::conditions::{self, Wanted};
-use super::{Answered, MultipartBody, ResponseBody, StoreRequest, empty, value};
+use super::{Answered, MultipartBody, ResponseBody, StoreRequest, value};
 use crate::registry::call::Read;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -30,7 +30,7 @@ pub(super) async fn manifest(
     let tag = entity_tag(&manifest.digest);
     let size = manifest.bytes.len() as u64;
     let mut response = match conditions::wanted(request.headers, &tag, size) {
-        Wanted::Nothing => empty(StatusCode::NOT_MODIFIED),
+        Wanted::Nothing => respond::empty(StatusCode::NOT_MODIFIED),
         // Manifests are small: ranges of them are not supported.
         Wanted::Whole | Wanted::Part { .. } | Wanted::Parts(_) | Wanted::Unsatisfiable => {
             respond::json(manifest.bytes, &manifest.media_type, read)
@@ -52,7 +52,7 @@ pub(super) async fn blob(
     let blob = found.map_err(|error| request.rejection(error))?;
     let tag = entity_tag(digest);
     let mut response = match (conditions::wanted(request.headers, &tag, blob.size), read) {
-        (Wanted::Nothing, _) => empty(StatusCode::NOT_MODIFIED),
+        (Wanted::Nothing, _) => respond::empty(StatusCode::NOT_MODIFIED),
         // HEAD has no ranges (RFC 9110 §14.2).
         (_, Read::Head) => content(StatusCode::OK, blob.size, ResponseBody::own("", true)),
         (Wanted::Whole, Read::Get) => whole(blob),

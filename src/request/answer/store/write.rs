@@ -3,7 +3,7 @@
 use http::header::HeaderName;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{Answered, ResponseBody, StoreRequest, conditions, empty, finish, origin, value};
+use super::{Answered, ResponseBody, StoreRequest, conditions, finish, origin, value};
 use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -13,6 +13,7 @@ use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::obligations::{TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
+use crate::request::respond;
 use crate::request::route::StoreRoute;
 use crate::store::{
     ContentRange, NewManifest, Precondition, PutOutcome, StoreError, UploadChunk, UploadKey,
@@ -167,7 +168,7 @@ fn progress(
     session: UploadKey<'_>,
     length: u64,
 ) -> Response<ResponseBody> {
-    let mut response = empty(status);
+    let mut response = respond::empty(status);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, value(location(request, session)));
     headers.insert(header::RANGE, received(length));
@@ -182,7 +183,7 @@ fn created(
     digest: &Digest,
 ) -> Response<ResponseBody> {
     let origin = request.origin();
-    let mut response = empty(StatusCode::CREATED);
+    let mut response = respond::empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(
         header::LOCATION,
@@ -285,7 +286,7 @@ fn manifest_created(
     tags: &[Tag],
     outcome: &PutOutcome,
 ) -> Response<ResponseBody> {
-    let mut response = empty(StatusCode::CREATED);
+    let mut response = respond::empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, location);
     headers.insert(CONTENT_DIGEST, value(outcome.digest.as_str()));
