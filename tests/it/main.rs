@@ -45,6 +45,8 @@ mod store;
 
 // The registries of others, and their own ways.
 mod products;
+// Registry products behind the same face.
+mod products_deletion;
 
 // What people see outside /v2/, from a server of its own.
 mod browser;

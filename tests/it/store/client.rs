@@ -200,9 +200,9 @@ impl Client {
         let session = self.start(repository).await;
         let digest = sha256(blob);
         let body = Bytes::copy_from_slice(blob);
-        self.ask_with("PUT", &format!("{session}?digest={digest}"), &[], body)
-            .await
-            .is(201);
+        let joint = if session.contains('?') { '&' } else { '?' };
+        let target = format!("{session}{joint}digest={digest}");
+        self.ask_with("PUT", &target, &[], body).await.is(201);
         digest
     }
 

@@ -1,0 +1,8 @@
+//! What deletion and creation look like to clients, whatever product is behind the domain.
+
+mod answering;
+mod between;
+mod creation;
+mod immutable;
+mod native;
+mod swap;
