@@ -245,6 +245,13 @@ impl PlayedRegistry {
         account.key_file.clone()
     }
 
+    /// From here on, no machine and no key gets a token of Google's service account.
+    pub fn disable_service_account(&self) {
+        let account = &mut self.played.lock().unwrap().service_account;
+        account.key_file.clear();
+        account.is_disabled = true;
+    }
+
     /// Makes a repository, and the project that it is in.
     pub fn make_repository(&self, name: &str) {
         self.played.lock().unwrap().contents.make_repository(name);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::observed::image;
-use crate::harness::played::{PLAYED_PRODUCTS, PlayedRegistry, Switches};
+use crate::harness::played::{PLAYED_PRODUCTS, PlayedRegistry};
 use crate::harness::registry_client::ClientAnswer;
 use crate::harness::{Domain, Gateway, RegistryClient, Setup};
 
@@ -19,37 +19,51 @@ pub struct ProductFixture {
 }
 
 /// The settings of a login, beside the product and its address.
-fn login(switches: &Switches) -> String {
-    let own = &switches.credentials;
-    match switches.product {
-        "distribution" => String::new(),
+fn login(kind: &str, played: &PlayedRegistry) -> String {
+    let own = played.switches().credentials;
+    let (id, secret, api) = (own.key_id, own.secret_key, played.api_url());
+    let keys = match kind {
+        "distribution" => return String::new(),
+        "ecr" => format!(
+            "access_key_id = \"{id}\"\nsecret_access_key = \"{secret}\"\n\
+             region = \"eu-central-1\""
+        ),
+        "gar with a key" => format!(
+            "service_account = '{}'\nendpoint = \"{api}\"",
+            played.service_account_key()
+        ),
+        "gar on a machine" => format!("metadata_server = true\nendpoint = \"{api}\""),
+        "acr with Entra" => format!(
+            "tenant = \"tenant\"\nclient_id = \"{id}\"\nclient_secret = \"{secret}\"\n\
+             endpoint = \"{api}\""
+        ),
         _ => format!(
-            "[upstream.login]\nusername = \"{}\"\npassword = \"{}\"",
+            "username = \"{}\"\npassword = \"{}\"",
             own.user, own.password
         ),
-    }
+    };
+    format!("[upstream.login]\n{keys}")
 }
 
-/// The products before which moorgate can log in.
+/// The products with the logins by which moorgate gets in, the product's name first.
 pub fn products() -> impl Iterator<Item = &'static str> {
     let all = PLAYED_PRODUCTS.iter().map(|(product, _)| *product);
-    all.filter(|product| *product != "ecr")
+    all.chain(["gar with a key", "gar on a machine", "acr with Entra"])
 }
 
 impl ProductFixture {
     pub async fn new(product: &'static str) -> Self {
         let (_, switches) = PLAYED_PRODUCTS
             .iter()
-            .find(|(name, _)| *name == product)
+            .find(|(name, _)| product.split(' ').next() == Some(name))
             .unwrap();
-        let switches = switches();
-        let tables = login(&switches);
-        let played = PlayedRegistry::start(switches).await;
+        let played = PlayedRegistry::start(switches()).await;
         played.make_repository(NAME);
-        let keys = format!("product = \"{product}\"\napi = \"{}\"", played.api_url());
+        let (name, api) = (played.switches().product, played.api_url());
+        let keys = format!("product = \"{name}\"\napi = \"{api}\"");
         let domain = Domain::new("ci.test", &played.url())
             .upstream(&keys)
-            .tables(&tables);
+            .tables(&login(product, &played));
         let gateway = Setup::new().domain(domain).start().await;
         let alice = RegistryClient::through(&gateway);
         Self {
@@ -68,6 +82,23 @@ impl ProductFixture {
         let pushed = self.alice.push_manifest(NAME, tag, &manifest).await;
         assert_eq!(pushed.status, 201, "{}: {pushed:?}", self.product);
         manifest
+    }
+
+    /// How many credentials were exchanged since the last look.
+    pub fn exchanges(&self) -> usize {
+        let lines = self.played.take_lines();
+        let is_exchange = |line: &&String| {
+            [
+                "service=",
+                "api GetAuthorizationToken",
+                "POST /token",
+                "POST /oauth2/token",
+            ]
+            .iter()
+            .chain(&["service-accounts/default/token"])
+            .any(|part| line.contains(part))
+        };
+        lines.iter().filter(is_exchange).count()
     }
 
     /// A manifest as alice gets it.

@@ -12,6 +12,7 @@ impl Played {
     pub(super) fn acr_api(&mut self, request: &RecordedRequest) -> PlayedAnswer {
         let is_form = request.method == Method::POST;
         match request.path() {
+            "/oauth2/token" => self.token(request),
             "/oauth2/exchange" if is_form => self.exchange_entra_token(request),
             path if is_form && path.ends_with("/oauth2/v2.0/token") => self.entra_token(request),
             path => match path.strip_prefix("/acr/v1/") {

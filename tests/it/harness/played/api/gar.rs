@@ -19,6 +19,7 @@ pub struct ServiceAccount {
     /// What its key file says; empty as long as there is none.
     pub key_file: String,
     public_key: Vec<u8>,
+    pub is_disabled: bool,
 }
 
 impl ServiceAccount {
@@ -36,6 +37,7 @@ impl ServiceAccount {
         Self {
             key_file: file.to_string(),
             public_key: key.public_key_raw().to_vec(),
+            is_disabled: false,
         }
     }
 
@@ -53,7 +55,8 @@ impl ServiceAccount {
         let claims = URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
         let claims: Value = serde_json::from_slice(&claims).unwrap_or_default();
         let time = |key: &str| claims[key].as_i64().unwrap_or_default();
-        claims["iss"] == CLIENT
+        !self.is_disabled
+            && claims["iss"] == CLIENT
             && claims["scope"]
                 .as_str()
                 .is_some_and(|scope| !scope.is_empty())
@@ -82,7 +85,8 @@ impl Played {
                 return PlayedAnswer::json(400, &error);
             }
             ("GET", METADATA_TOKEN) => {
-                if request.header("metadata-flavor") == Some("Google") {
+                let is_disabled = self.service_account.is_disabled;
+                if request.header("metadata-flavor") == Some("Google") && !is_disabled {
                     return self.google_token();
                 }
                 return PlayedAnswer::new(403);
