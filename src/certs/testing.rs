@@ -117,7 +117,7 @@ pub(crate) fn host(
             anonymous: AnonymousAccess::None,
         },
         access: AccessSettings::default(),
-        registry: RegistrySettings::Upstream(UpstreamSettings {
+        registry: RegistrySettings::Upstream(Box::new(UpstreamSettings {
             url: UpstreamUrl {
                 scheme: Scheme::Http,
                 host: name("registry"),
@@ -137,7 +137,7 @@ pub(crate) fn host(
             spool_directory: "spool".into(),
             redirects: Redirects::Pass,
             follow_hosts: Vec::new(),
-        }),
+        })),
         locations: LocationForm::Absolute,
         browser: None,
         limits: Limits {

@@ -161,19 +161,13 @@ fn settle(
         admin,
         state,
     } = options;
-    let main = directory.join("moorgate.toml");
-    let is_new = main.symlink_metadata().is_err();
-    let of_process = [
-        ("http", http.is_some()),
-        ("admin", admin.is_some()),
-        ("state", state.is_some()),
-    ];
-    if let Some((option, _)) = of_process.iter().find(|(_, given)| *given && !is_new) {
-        bail!(
-            "{} exists already: set `{option}` in it, without --{option} here",
-            main.display()
-        );
-    }
+    let listeners = ListenOptions {
+        listen,
+        http,
+        admin,
+        state,
+    };
+    let (listen, process) = listeners.settle(directory)?;
     let domain = questions.required(domain, "--domain", "Domain name of the registry")?;
     let domain = HostName::parse(&domain)
         .with_context(|| format!("`{domain}` cannot be the name of a domain"))?;
@@ -184,7 +178,26 @@ fn settle(
         Some(url) => InitialRegistry::Upstream(url),
         None => InitialRegistry::Store(store_name(&domain)),
     };
-    let certificate = match (acme, internal, certificate.zip(key)) {
+    let source = (acme, internal, certificate.zip(key));
+    let certificate = certificate_source(&domain, source, questions)?;
+    let user = questions.required(user, "--user", "First user")?;
+    Ok(InitialSettings {
+        domain,
+        registry,
+        certificate,
+        user: UserName::new(&user)?,
+        listen,
+        process,
+    })
+}
+
+/// Where the certificate comes from: as the options say, or as the domain can have one.
+fn certificate_source(
+    domain: &HostName,
+    source: (Option<String>, bool, Option<(PathBuf, PathBuf)>),
+    questions: &Questions,
+) -> anyhow::Result<InitialCertificate> {
+    Ok(match source {
         (Some(email), ..) => InitialCertificate::Acme(email),
         (None, true, _) => InitialCertificate::Internal,
         (None, false, Some((certificate, key))) => InitialCertificate::Files {
@@ -197,25 +210,54 @@ fn settle(
             "--acme EMAIL, --internal, or --certificate with --key",
             "E-mail address for Let's Encrypt",
         )?),
-    };
-    let user = questions.required(user, "--user", "First user")?;
-    Ok(InitialSettings {
-        domain,
-        registry,
-        certificate,
-        user: UserName::new(&user)?,
-        process: is_new.then(|| InitialProcess {
-            https: if listen.is_empty() {
-                vec![":443".to_owned()]
-            } else {
-                listen.clone()
-            },
+    })
+}
+
+/// The options about the process, and the listeners.
+struct ListenOptions {
+    listen: Vec<String>,
+    http: Option<String>,
+    admin: Option<String>,
+    state: Option<PathBuf>,
+}
+
+impl ListenOptions {
+    /// The listeners of the domain alone, and what moorgate.toml is made of, where there is none.
+    fn settle(self, directory: &Path) -> anyhow::Result<(Vec<String>, Option<InitialProcess>)> {
+        let Self {
+            listen,
+            http,
+            admin,
+            state,
+        } = self;
+        let main = directory.join("moorgate.toml");
+        if main.symlink_metadata().is_ok() {
+            let of_process = [
+                ("http", http.is_some()),
+                ("admin", admin.is_some()),
+                ("state", state.is_some()),
+            ];
+            if let Some((option, _)) = of_process.iter().find(|(_, is_given)| *is_given) {
+                bail!(
+                    "{} exists already: set `{option}` in it, without --{option} here",
+                    main.display()
+                );
+            }
+            return Ok((listen, None));
+        }
+        let https = if listen.is_empty() {
+            vec![":443".to_owned()]
+        } else {
+            listen
+        };
+        let process = InitialProcess {
+            https,
             http: http.unwrap_or_else(|| ":80".to_owned()),
             admin: admin.unwrap_or_else(|| "127.0.0.1:9180".to_owned()),
             state: state.unwrap_or_else(|| default_state(directory)),
-        }),
-        listen: if is_new { Vec::new() } else { listen },
-    })
+        };
+        Ok((Vec::new(), Some(process)))
+    }
 }
 
 /// The first label of the domain, or what stands for an address.

@@ -13,12 +13,6 @@ use super::source::open_regular;
 pub struct SecretSource(RawSecret);
 
 impl SecretSource {
-    /// A secret that never changes.
-    #[cfg(test)]
-    pub(crate) fn literal(secret: &str) -> Self {
-        Self(RawSecret::Literal(SecretString::from(secret)))
-    }
-
     /// That of a file.
     pub(crate) fn of_file(path: PathBuf) -> Self {
         Self(RawSecret::File(path))

@@ -169,7 +169,7 @@ impl AnonymousAccess {
 #[derive(Clone, Debug)]
 pub enum RegistrySettings {
     /// An existing registry.
-    Upstream(UpstreamSettings),
+    Upstream(Box<UpstreamSettings>),
     /// moorgate's own registry in a directory.
     Store(StoreSettings),
 }

@@ -109,25 +109,6 @@ impl RawUpstream {
 pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
     RawUpstream {
         url: table.value("url", values::upstream_url),
-        directory: table.value("directory", values::store_name),
-        gc: table.value("gc", |value| {
-            values::duration_or_never(value, MINUTE, 365 * DAY)
-        }),
-        gc_grace: table.value("gc_grace", |value| {
-            values::long_duration(value, MIN_GRACE, 365 * DAY)
-        }),
-        untagged: table.value("untagged", |value| {
-            values::duration_or_never(value, MIN_UNTAGGED, 3650 * DAY)
-        }),
-        missing: table.value("missing", |value| {
-            values::choice(
-                value,
-                &[
-                    ("refuse", MissingContent::Refuse),
-                    ("allow", MissingContent::Allow),
-                ],
-            )
-        }),
         roots: table.value("roots", values::path),
         username: table.value("username", values::username),
         password: table.value("password", values::secret),
@@ -140,6 +121,29 @@ pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
                 ],
             )
         }),
+        redirects: table.value("redirects", |value| {
+            values::choice(
+                value,
+                &[("pass", Redirects::Pass), ("follow", Redirects::Follow)],
+            )
+        }),
+        follow_hosts: table.list("follow_hosts", values::follow_host),
+        locations: table.value("locations", |value| {
+            values::choice(
+                value,
+                &[
+                    ("absolute", LocationForm::Absolute),
+                    ("relative", LocationForm::Relative),
+                ],
+            )
+        }),
+        ..of_product(table)
+    }
+}
+
+/// The keys about the product of an existing registry.
+fn of_product(table: &mut TableReader<'_>) -> RawUpstream {
+    RawUpstream {
         product: table.value("product", |value| {
             let named = Product::ALL.map(|product| (product.as_str(), Some(product)));
             let choices: Vec<_> = [("auto", None)].into_iter().chain(named).collect();
@@ -170,22 +174,33 @@ pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
             to: table.value("to", |value| name_text(value, "\"acme/ci-\"")),
             flatten: table.value("flatten", |value| name_text(value, "\"--\"")),
         }),
-        redirects: table.value("redirects", |value| {
-            values::choice(
-                value,
-                &[("pass", Redirects::Pass), ("follow", Redirects::Follow)],
-            )
+        ..of_store(table)
+    }
+}
+
+/// The keys of moorgate's own registry.
+fn of_store(table: &mut TableReader<'_>) -> RawUpstream {
+    RawUpstream {
+        directory: table.value("directory", values::store_name),
+        gc: table.value("gc", |value| {
+            values::duration_or_never(value, MINUTE, 365 * DAY)
         }),
-        follow_hosts: table.list("follow_hosts", values::follow_host),
-        locations: table.value("locations", |value| {
+        gc_grace: table.value("gc_grace", |value| {
+            values::long_duration(value, MIN_GRACE, 365 * DAY)
+        }),
+        untagged: table.value("untagged", |value| {
+            values::duration_or_never(value, MIN_UNTAGGED, 3650 * DAY)
+        }),
+        missing: table.value("missing", |value| {
             values::choice(
                 value,
                 &[
-                    ("absolute", LocationForm::Absolute),
-                    ("relative", LocationForm::Relative),
+                    ("refuse", MissingContent::Refuse),
+                    ("allow", MissingContent::Allow),
                 ],
             )
         }),
+        ..RawUpstream::default()
     }
 }
 

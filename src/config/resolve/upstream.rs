@@ -26,55 +26,45 @@ pub(super) fn registry(
 ) -> Option<RegistrySettings> {
     let (raw, header) = file.raw.upstream.table()?;
     if raw.directory.is_absent() {
-        return upstream(file, (&raw, header), state, problems).map(RegistrySettings::Upstream);
+        let settings = upstream(file, (&raw, header), state, problems)?;
+        return Some(RegistrySettings::Upstream(Box::new(settings)));
     }
-    let RawUpstream {
-        url,
-        directory,
-        gc,
-        gc_grace,
-        untagged,
-        missing,
-        roots,
-        username,
-        password,
-        authorization,
-        product,
-        create,
-        untag,
-        api,
-        hosts,
-        spool,
-        login,
-        admin,
-        map,
-        redirects,
-        follow_hosts,
-        // For both kinds.
-        locations: _,
-    } = &raw;
-    if let Some(span) = url.span() {
+    report_keys_of_upstreams(file, &raw, problems);
+    let name = raw.directory.given()?.clone();
+    Some(RegistrySettings::Store(StoreSettings {
+        directory: state.join("store").join(&name),
+        name,
+        collect_every: raw.gc.or(Some(DEFAULT_GC_INTERVAL)),
+        grace: raw.gc_grace.or(DEFAULT_GRACE),
+        untagged: raw.untagged.or(None),
+        missing: raw.missing.or_empty(),
+    }))
+}
+
+/// Reports what a directory cannot have.
+fn report_keys_of_upstreams(file: &DomainFile, raw: &RawUpstream, problems: &mut Problems) {
+    if let Some(span) = raw.url.span() {
         let message =
             "`upstream.url` and `upstream.directory` exclude each other: a domain has one registry";
         let help = "leave `directory` out for the registry at `url`, or `url` for one that moorgate keeps itself";
         problems.push(Problem::at(&file.source, span, message, help));
     }
     let others = [
-        ("roots", roots.span()),
-        ("username", username.span()),
-        ("password", password.span()),
-        ("authorization", authorization.span()),
-        ("product", product.span()),
-        ("create", create.span()),
-        ("untag", untag.span()),
-        ("api", api.span()),
-        ("hosts", hosts.span()),
-        ("spool", spool.span()),
-        ("login", login.span()),
-        ("admin", admin.span()),
-        ("map", map.span()),
-        ("redirects", redirects.span()),
-        ("follow_hosts", follow_hosts.span()),
+        ("roots", raw.roots.span()),
+        ("username", raw.username.span()),
+        ("password", raw.password.span()),
+        ("authorization", raw.authorization.span()),
+        ("product", raw.product.span()),
+        ("create", raw.create.span()),
+        ("untag", raw.untag.span()),
+        ("api", raw.api.span()),
+        ("hosts", raw.hosts.span()),
+        ("spool", raw.spool.span()),
+        ("login", raw.login.span()),
+        ("admin", raw.admin.span()),
+        ("map", raw.map.span()),
+        ("redirects", raw.redirects.span()),
+        ("follow_hosts", raw.follow_hosts.span()),
     ];
     for (key, span) in others {
         let Some(span) = span else { continue };
@@ -82,15 +72,6 @@ pub(super) fn registry(
             format!("`upstream.{key}` is for a registry at a `url`, and this one is a `directory`");
         problems.push(Problem::at(&file.source, span, message, "leave it out"));
     }
-    let name = directory.given()?.clone();
-    Some(RegistrySettings::Store(StoreSettings {
-        directory: state.join("store").join(&name),
-        name,
-        collect_every: gc.or(Some(DEFAULT_GC_INTERVAL)),
-        grace: gc_grace.or(DEFAULT_GRACE),
-        untagged: untagged.or(None),
-        missing: missing.or_empty(),
-    }))
 }
 
 const DEFAULT_GC_INTERVAL: Duration = Duration::from_hours(24);

@@ -138,10 +138,6 @@ impl Kind {
         (raw, header): (&RawLogin, &Span),
         problems: &mut Problems,
     ) -> Option<LoginKind> {
-        let aws = |keys| LoginKind::Aws {
-            keys,
-            region: raw.region.given().cloned(),
-        };
         let mut keys = LoginKeys {
             file,
             header,
@@ -156,25 +152,11 @@ impl Kind {
                 };
                 password(file, &pair, problems)?
             }
-            Self::AwsStatic => aws(AwsKeys::Static {
-                access_key_id: keys.secret("access_key_id", &raw.access_key_id)?,
-                secret_access_key: keys.secret("secret_access_key", &raw.secret_access_key)?,
-                session_token: raw.session_token.given().map(|token| source(file, token)),
-            }),
-            Self::AwsProfile => aws(AwsKeys::Profile {
-                name: keys.given("profile", &raw.profile)?.clone(),
-                file: raw
-                    .credentials_file
-                    .given()
-                    .map(|path| file.source.beside(path)),
-            }),
-            Self::AwsWebIdentity => aws(AwsKeys::WebIdentity {
-                role: keys.given("role", &raw.role)?.clone(),
-                token_file: keys.path("web_identity_token_file", &raw.web_identity_token_file)?,
-            }),
-            Self::AwsInstanceRole => {
-                keys.is_true("instance_role", &raw.instance_role)?;
-                aws(AwsKeys::InstanceRole)
+            Self::AwsStatic | Self::AwsProfile | Self::AwsWebIdentity | Self::AwsInstanceRole => {
+                LoginKind::Aws {
+                    keys: keys.aws(self, raw)?,
+                    region: raw.region.given().cloned(),
+                }
             }
             Self::Entra => LoginKind::Entra {
                 tenant: keys.given("tenant", &raw.tenant)?.clone(),
@@ -200,6 +182,34 @@ struct LoginKeys<'a> {
 }
 
 impl LoginKeys<'_> {
+    /// The keys of AWS, of the kind that they are; no others have any.
+    fn aws(&mut self, kind: Kind, raw: &RawLogin) -> Option<AwsKeys> {
+        let beside = |path: &PathBuf| self.file.source.beside(path);
+        match kind {
+            Kind::AwsStatic => Some(AwsKeys::Static {
+                session_token: raw
+                    .session_token
+                    .given()
+                    .map(|token| source(self.file, token)),
+                access_key_id: self.secret("access_key_id", &raw.access_key_id)?,
+                secret_access_key: self.secret("secret_access_key", &raw.secret_access_key)?,
+            }),
+            Kind::AwsProfile => Some(AwsKeys::Profile {
+                file: raw.credentials_file.given().map(beside),
+                name: self.given("profile", &raw.profile)?.clone(),
+            }),
+            Kind::AwsWebIdentity => Some(AwsKeys::WebIdentity {
+                role: self.given("role", &raw.role)?.clone(),
+                token_file: self.path("web_identity_token_file", &raw.web_identity_token_file)?,
+            }),
+            Kind::AwsInstanceRole => {
+                self.is_true("instance_role", &raw.instance_role)?;
+                Some(AwsKeys::InstanceRole)
+            }
+            Kind::Password | Kind::Entra | Kind::ServiceAccount | Kind::MetadataServer => None,
+        }
+    }
+
     fn given<'s, T>(&mut self, key: &str, setting: &'s Setting<T>) -> Option<&'s T> {
         if setting.is_absent() {
             let message = format!("`upstream.login.{key}` is missing");
@@ -259,7 +269,7 @@ pub(super) fn admin(
         password: &admin.password,
     };
     let has_password = !(admin.username.is_absent() && admin.password.is_absent());
-    if admin.token.is_absent() == !has_password {
+    if admin.token.is_absent() != has_password {
         let message = "`[upstream.admin]` needs `token`, or `username` and `password`";
         problems.push(Problem::at(
             &file.source,
