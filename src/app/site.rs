@@ -72,10 +72,7 @@ pub(super) fn build_site(
     };
     let browser = builder.browser(trust.as_ref());
     let challenge = builder.challenge();
-    let spool = match purpose {
-        Purpose::Check => Some(None),
-        Purpose::Serve { .. } => builder.spool(),
-    };
+    let spool = builder.spool(purpose);
     // So that a refusal can be compared with what is there.
     let serializes_tag_writes = registry
         .as_ref()
@@ -266,8 +263,9 @@ impl SiteBuilder<'_> {
     }
 
     /// The inner value is `None` for a domain without an upstream, the outer for an error.
-    fn spool(&mut self) -> Option<Option<Arc<DomainSpool>>> {
-        let Some(upstream) = self.host.registry.upstream() else {
+    fn spool(&mut self, purpose: Purpose<'_>) -> Option<Option<Arc<DomainSpool>>> {
+        let (Some(upstream), Purpose::Serve { .. }) = (self.host.registry.upstream(), purpose)
+        else {
             return Some(None);
         };
         let (directory, limit) = (&upstream.spool_directory, upstream.spool);

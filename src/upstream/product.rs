@@ -25,8 +25,6 @@ pub(super) use ecr::region as ecr_region;
 
 /// The ways of one product.
 pub(crate) trait Dialect: Send + Sync {
-    fn product(&self) -> Product;
-
     /// The hosts, beside the registry's own, to which credentials may be sent.
     fn credential_hosts(&self, _registry: &HostName) -> Vec<String> {
         Vec::new()

@@ -48,7 +48,7 @@ pub(super) async fn upload_start(
     let sent = to.backend.send(first, None, limits, to.token_scope()).await;
     cx.record.answered();
     let response = match started(to, sent).await? {
-        Start::Answered(response) => response,
+        Start::Answered(response) => *response,
         Start::RepositoryMissing => {
             create(cx, to, &repository, begun).await?;
             forward::send_again(cx, to, again).await?
@@ -61,7 +61,7 @@ pub(super) async fn upload_start(
 
 /// What came of the beginning of an upload.
 enum Start {
-    Answered(Response<UpstreamBody>),
+    Answered(Box<Response<UpstreamBody>>),
     RepositoryMissing,
 }
 
@@ -90,7 +90,7 @@ async fn started(
             }
             Err(refusal.rejection())
         }
-        _ => Ok(Start::Answered(response)),
+        _ => Ok(Start::Answered(Box::new(response))),
     }
 }
 

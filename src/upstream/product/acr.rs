@@ -6,15 +6,10 @@ use super::api::{ApiCall, ApiClient, ApiError};
 use super::{ApiFuture, Capabilities, Deletion, Dialect, TaggedImage, TokenNeed, Untagged};
 use crate::config::upstream::UpstreamUrl;
 use crate::registry::host::HostName;
-use crate::registry::product::Product;
 
 pub(super) struct Acr;
 
 impl Dialect for Acr {
-    fn product(&self) -> Product {
-        Product::Acr
-    }
-
     /// The data endpoints and the storage get no credentials: blobs are behind signed addresses.
     fn credential_hosts(&self, _registry: &HostName) -> Vec<String> {
         ["login.microsoftonline.com"].map(str::to_owned).to_vec()

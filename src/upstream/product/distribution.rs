@@ -1,15 +1,10 @@
 //! A registry that keeps to the distribution specification.
 
 use super::{Capabilities, Dialect};
-use crate::registry::product::Product;
 
 pub(super) struct Distribution;
 
 impl Dialect for Distribution {
-    fn product(&self) -> Product {
-        Product::Distribution
-    }
-
     /// Versions before 3 delete no tags, which only an attempt shows.
     fn capabilities(&self) -> Capabilities {
         Capabilities::STANDARD

@@ -10,15 +10,10 @@ use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError};
 use super::{ApiFuture, Capabilities, Deletion, Dialect, ListApi, TaggedImage, Untagged};
 use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::host::HostName;
-use crate::registry::product::Product;
 
 pub(super) struct DockerHub;
 
 impl Dialect for DockerHub {
-    fn product(&self) -> Product {
-        Product::DockerHub
-    }
-
     fn credential_hosts(&self, _registry: &HostName) -> Vec<String> {
         ["auth.docker.io", "hub.docker.com"]
             .map(str::to_owned)

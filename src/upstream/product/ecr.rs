@@ -2,15 +2,10 @@
 
 use super::{Capabilities, Chunks, Deletion, Dialect};
 use crate::registry::host::HostName;
-use crate::registry::product::Product;
 
 pub(super) struct Ecr;
 
 impl Dialect for Ecr {
-    fn product(&self) -> Product {
-        Product::Ecr
-    }
-
     /// The API and the token service of the registry's region. Other hosts of the same domain belong
     /// to anybody.
     fn credential_hosts(&self, registry: &HostName) -> Vec<String> {

@@ -2,15 +2,10 @@
 
 use super::{Capabilities, Chunks, Dialect};
 use crate::registry::host::HostName;
-use crate::registry::product::Product;
 
 pub(super) struct Gar;
 
 impl Dialect for Gar {
-    fn product(&self) -> Product {
-        Product::Gar
-    }
-
     fn credential_hosts(&self, _registry: &HostName) -> Vec<String> {
         ["oauth2.googleapis.com", "artifactregistry.googleapis.com"]
             .map(str::to_owned)

@@ -9,15 +9,10 @@ use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::digest::Digest;
 use crate::registry::host::HostName;
 use crate::registry::name::RepositoryName;
-use crate::registry::product::Product;
 
 pub(super) struct Ghcr;
 
 impl Dialect for Ghcr {
-    fn product(&self) -> Product {
-        Product::Ghcr
-    }
-
     fn credential_hosts(&self, _registry: &HostName) -> Vec<String> {
         ["api.github.com"].map(str::to_owned).to_vec()
     }

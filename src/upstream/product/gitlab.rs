@@ -2,15 +2,10 @@
 
 use super::{Capabilities, Dialect};
 use crate::registry::host::HostName;
-use crate::registry::product::Product;
 
 pub(super) struct Gitlab;
 
 impl Dialect for Gitlab {
-    fn product(&self) -> Product {
-        Product::Gitlab
-    }
-
     /// The realm is on the host of GitLab itself, which is another one where GitLab is one's own.
     fn credential_hosts(&self, _registry: &HostName) -> Vec<String> {
         ["gitlab.com"].map(str::to_owned).to_vec()

@@ -7,15 +7,10 @@ use super::api::{ApiCall, ApiClient, ApiError, path_segment};
 use super::{ApiFuture, Capabilities, Deletion, Dialect, TaggedImage, Untagged};
 use crate::config::upstream::UpstreamUrl;
 use crate::registry::name::RepositoryName;
-use crate::registry::product::Product;
 
 pub(super) struct Harbor;
 
 impl Dialect for Harbor {
-    fn product(&self) -> Product {
-        Product::Harbor
-    }
-
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,

@@ -1,15 +1,10 @@
 //! Quay.
 
 use super::{Capabilities, Dialect, TokenNeed};
-use crate::registry::product::Product;
 
 pub(super) struct Quay;
 
 impl Dialect for Quay {
-    fn product(&self) -> Product {
-        Product::Quay
-    }
-
     /// A scope with `delete` is refused as a whole; who may push may delete.
     fn token_actions(&self, need: TokenNeed) -> &'static str {
         match need {

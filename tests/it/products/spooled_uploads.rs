@@ -46,7 +46,7 @@ async fn chunks(client: &RegistryClient, blob: &[u8], size: usize) -> (ClientAns
 }
 
 fn blob(size: usize) -> Vec<u8> {
-    (0..size).map(|at| (at / 7 % 251) as u8).collect()
+    (0..=250).cycle().take(size).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
