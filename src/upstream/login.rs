@@ -346,10 +346,11 @@ impl RegistryLogin {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let error = Arc::new(self.refusal());
-        if next.is_exchanged {
-            self.slot(scope).refuse(&next.value, error.clone());
+        if !next.is_exchanged {
+            return Err(failed(upstream, Arc::new(self.refusal())));
         }
+        let error = Arc::new(self.refusal_of_token(&found(response.headers())));
+        self.slot(scope).refuse(&next.value, error.clone());
         Err(failed(upstream, error))
     }
 
@@ -361,7 +362,7 @@ impl RegistryLogin {
         found: &[AuthChallenge<'_>],
     ) -> Result<(), Arc<LoginError>> {
         let CredentialKind::Password(login) = &self.kind else {
-            return self.unless_new(sent);
+            return self.unless_new(sent, found);
         };
         if sent.is_exchanged {
             if let Some(challenge) = bearer(found) {
@@ -370,7 +371,7 @@ impl RegistryLogin {
                 login.learn_basic();
                 return Ok(());
             }
-            return self.unless_new(sent);
+            return self.unless_new(sent, found);
         }
         if let Some(challenge) = bearer(found) {
             return self.learn_service(login, upstream, challenge);
@@ -387,9 +388,13 @@ impl RegistryLogin {
     }
 
     /// Another token may be better, unless this one was obtained for the very request.
-    fn unless_new(&self, sent: &AuthorizationValue) -> Result<(), Arc<LoginError>> {
+    fn unless_new(
+        &self,
+        sent: &AuthorizationValue,
+        found: &[AuthChallenge<'_>],
+    ) -> Result<(), Arc<LoginError>> {
         if sent.is_new {
-            return Err(Arc::new(self.refusal()));
+            return Err(Arc::new(self.refusal_of_token(found)));
         }
         Ok(())
     }
@@ -413,12 +418,27 @@ impl RegistryLogin {
             credential: self.credential.clone(),
         }
     }
+
+    /// Why the registry refuses a token that it has just issued.
+    fn refusal_of_token(&self, found: &[AuthChallenge<'_>]) -> LoginError {
+        let error = bearer(found).and_then(|challenge| challenge.parameter("error"));
+        if error == Some("insufficient_scope") {
+            return LoginError::NoRight {
+                credential: self.credential.clone(),
+            };
+        }
+        self.refusal()
+    }
 }
 
 /// Counts a failed login as one of the upstream.
 fn failed(upstream: &Upstream, error: Arc<LoginError>) -> UpstreamError {
     if let Some(health) = upstream.health() {
-        health.failed(error.reason(), error.to_string());
+        match &*error {
+            // It works, for other repositories.
+            LoginError::NoRight { .. } => health.succeeded(),
+            error => health.failed(error.reason(), error.to_string()),
+        }
     }
     UpstreamError::Login(error)
 }

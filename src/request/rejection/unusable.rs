@@ -58,6 +58,11 @@ impl Rejection {
     pub(super) fn login_failed(error: &LoginError) -> Self {
         let unavailable =
             |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
+        if let LoginError::NoRight { .. } = error {
+            let message = "the upstream registry gives this proxy no right to this repository, or \
+                           has none of this name";
+            return Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message);
+        }
         if error.is_transient() {
             let message =
                 "this proxy cannot log in at the upstream registry at the moment: try again";

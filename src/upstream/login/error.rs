@@ -15,6 +15,13 @@ pub(crate) enum LoginError {
          or the rights that they have there"
     )]
     Refused { credential: String },
+    /// The registry knows them, but they lack the right (RFC 6750 §3.1, `insufficient_scope`). Some
+    /// registries say so of repositories that do not exist.
+    #[error(
+        "the upstream registry gives {credential} no right to this repository, or has none of this \
+         name"
+    )]
+    NoRight { credential: String },
     /// The service that exchanges them does.
     #[error(
         "{service} refused {credential} ({answer}): its administrator has to correct them, \
@@ -79,6 +86,7 @@ impl LoginError {
     pub(crate) fn reason(&self) -> FailureReason {
         match self {
             Self::Refused { .. }
+            | Self::NoRight { .. }
             | Self::ExchangeRefused { .. }
             | Self::ServiceNotAllowed { .. }
             | Self::UnknownScheme(_)

@@ -43,6 +43,8 @@ pub struct PlayedState {
     pub found: fn(&Seen) -> Answer,
     /// Whether the token service refuses GET.
     pub only_post: bool,
+    /// The path below which no token has a right.
+    pub denied: Option<&'static str>,
     /// While it is set, the token service does not answer.
     pub silent: bool,
     valid: HashSet<String>,
@@ -77,6 +79,7 @@ impl PlayedLogin {
             exchanged: None,
             found: |_| answer(StatusCode::OK, "{}"),
             only_post: false,
+            denied: None,
             silent: false,
             valid: HashSet::new(),
             issued: 0,
@@ -197,11 +200,19 @@ fn exchange(state: &mut PlayedState, seen: &Seen) -> Answer {
 }
 
 fn registry(state: &PlayedState, seen: &Seen) -> Answer {
-    if state.valid.contains(&seen.authorization) {
+    let is_valid = state.valid.contains(&seen.authorization);
+    let is_denied = |path: &str| seen.target.starts_with(path);
+    let is_denied = is_valid && state.denied.is_some_and(is_denied);
+    if is_valid && !is_denied {
         return (state.found)(seen);
     }
     let mut refused = answer(StatusCode::UNAUTHORIZED, "{}");
-    let challenge = format!("Bearer realm=\"{}\",service=\"played\"", state.realm);
+    let error = if is_denied {
+        ",error=\"insufficient_scope\""
+    } else {
+        ""
+    };
+    let challenge = format!("Bearer realm=\"{}\",service=\"played\"{error}", state.realm);
     refused
         .headers_mut()
         .insert("www-authenticate", challenge.parse().unwrap());

@@ -266,6 +266,31 @@ async fn a_fresh_token_that_is_refused_is_exchanged_no_more() {
 }
 
 #[tokio::test]
+async fn a_token_without_the_right_is_a_denial_and_no_failure() {
+    let events = Events::kept();
+    let played = PlayedLogin::new().await;
+    played.set(|state| state.denied = Some("/v2/a/b/"));
+    let gateway = played.gateway(OWN).await;
+    for _ in 0..2 {
+        let (status, said) = ask(&gateway, "GET", LIST).await;
+        assert_eq!(status, 403, "{said}");
+        assert!(said.contains("\"DENIED\""), "{said}");
+        assert!(!said.contains("gate"), "{said}");
+    }
+    assert_eq!(played.exchanges().len(), 1, "a refusal is remembered");
+    assert_eq!(ask(&gateway, "GET", "/v2/c/tags/list").await.0, 200);
+    // It had the right until now.
+    played.set(|state| state.denied = Some("/v2/c/"));
+    assert_eq!(ask(&gateway, "GET", "/v2/c/tags/list").await.0, 403);
+    assert_eq!(events.with("upstream fails"), [""; 0]);
+    let status = gateway.status().await;
+    assert_eq!(
+        status["domains"][0]["upstream_health"]["state"], "healthy",
+        "{status}"
+    );
+}
+
+#[tokio::test]
 async fn domains_with_other_credentials_never_share_a_token() {
     let played = PlayedLogin::new().await;
     let other = "username = \"other\"\npassword = \"inside\"";
