@@ -122,23 +122,14 @@ pub(crate) struct Capabilities {
     pub(crate) tag_deletion: Deletion,
     /// Of a manifest with all its tags.
     pub(crate) digest_deletion: Deletion,
-    /// Of the repositories.
-    pub(crate) catalog: ListApi,
     /// Of blobs that are uploaded in chunks.
     pub(crate) chunks: Chunks,
-    /// Whether its API makes a repository, or the project of one, that the first push does not.
-    pub(crate) creation: bool,
-    pub(crate) has_referrers: bool,
     /// Whether it may refuse to move a tag, also to where the tag is.
     pub(crate) immutable_tags: bool,
     /// Whether it refuses in other words than those of the specification.
     pub(crate) own_refusals: bool,
     /// Whether a missing project looks as if the credentials were wrong.
     pub(crate) hides_missing_projects: bool,
-    /// The most entries of one page of a list.
-    pub(crate) page_size: u32,
-    /// The exact number of components of a name, where it is fixed.
-    pub(crate) levels: Option<usize>,
 }
 
 impl Capabilities {
@@ -146,30 +137,16 @@ impl Capabilities {
     const STANDARD: Self = Self {
         tag_deletion: Deletion::Registry,
         digest_deletion: Deletion::Registry,
-        catalog: ListApi::Registry,
         chunks: Chunks::Any,
-        creation: false,
-        has_referrers: true,
         immutable_tags: false,
         own_refusals: false,
         hides_missing_projects: false,
-        page_size: 1000,
-        levels: None,
     };
 }
 
 /// By which API something is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// That of the registry.
-    Registry,
-    /// The product's own.
-    Api,
-}
-
-/// By which API something is listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ListApi {
     /// That of the registry.
     Registry,
     /// The product's own.

@@ -16,7 +16,7 @@ use crate::config::values::GIB;
 use crate::config::vhost::{RegistrySettings, StoreSettings};
 use crate::registry::host::Authority;
 use crate::registry::name_map::{NameMap, NameRule};
-use login::Pair;
+use login::NameAndPassword;
 
 /// Exactly one of `url` and `directory`.
 pub(super) fn registry(
@@ -229,7 +229,7 @@ fn authorization(
         Setting::Absent if is_plain && passes => Some(UpstreamAuthorization::Pass),
         Setting::Absent if is_plain => Some(UpstreamAuthorization::Strip),
         Setting::Absent => {
-            let pair = Pair {
+            let pair = NameAndPassword {
                 table: "upstream",
                 username,
                 password,

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError};
-use super::{ApiFuture, Capabilities, Deletion, Dialect, ListApi, TaggedImage, Untagged};
+use super::{ApiFuture, Capabilities, Deletion, Dialect, TaggedImage, Untagged};
 use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::host::HostName;
 
@@ -27,8 +27,6 @@ impl Dialect for DockerHub {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
-            catalog: ListApi::Api,
-            levels: Some(2),
             immutable_tags: true,
             own_refusals: true,
             ..Capabilities::STANDARD

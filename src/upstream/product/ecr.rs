@@ -22,7 +22,6 @@ impl Dialect for Ecr {
         Capabilities {
             tag_deletion: Deletion::Api,
             chunks: Chunks::One,
-            creation: true,
             immutable_tags: true,
             own_refusals: true,
             ..Capabilities::STANDARD

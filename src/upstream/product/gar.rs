@@ -15,7 +15,6 @@ impl Dialect for Gar {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             chunks: Chunks::One,
-            creation: true,
             immutable_tags: true,
             own_refusals: true,
             ..Capabilities::STANDARD

@@ -4,7 +4,7 @@ use http::{HeaderName, Method, StatusCode, header};
 use serde::Deserialize;
 
 use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError, ApiResponse, path_segment};
-use super::{ApiFuture, Capabilities, Chunks, Deletion, Dialect, ListApi, TaggedImage, Untagged};
+use super::{ApiFuture, Capabilities, Chunks, Deletion, Dialect, TaggedImage, Untagged};
 use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::digest::Digest;
 use crate::registry::host::HostName;
@@ -25,9 +25,7 @@ impl Dialect for Ghcr {
         Capabilities {
             tag_deletion: Deletion::Api,
             digest_deletion: Deletion::Api,
-            catalog: ListApi::Api,
             chunks: Chunks::AtMost(4 << 20),
-            has_referrers: false,
             own_refusals: true,
             ..Capabilities::STANDARD
         }

@@ -14,7 +14,6 @@ impl Dialect for Harbor {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
-            creation: true,
             immutable_tags: true,
             own_refusals: true,
             hides_missing_projects: true,

@@ -19,7 +19,6 @@ impl Dialect for Quay {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            page_size: 100,
             immutable_tags: true,
             own_refusals: true,
             ..Capabilities::STANDARD

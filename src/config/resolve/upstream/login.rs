@@ -11,7 +11,7 @@ use crate::config::upstream::{AdminLogin, AwsKeys, LoginKind, LoginSettings};
 use crate::registry::product::Product;
 
 /// A user name and its password, in one table.
-pub(super) struct Pair<'a> {
+pub(super) struct NameAndPassword<'a> {
     pub(super) table: &'static str,
     pub(super) username: &'a Setting<String>,
     pub(super) password: &'a Setting<RawSecret>,
@@ -145,7 +145,7 @@ impl Kind {
         };
         Some(match self {
             Self::Password => {
-                let pair = Pair {
+                let pair = NameAndPassword {
                     table: "upstream.login",
                     username: &raw.username,
                     password: &raw.password,
@@ -247,7 +247,7 @@ impl LoginKeys<'_> {
 /// A user name with its password.
 pub(super) fn password(
     file: &DomainFile,
-    pair: &Pair<'_>,
+    pair: &NameAndPassword<'_>,
     problems: &mut Problems,
 ) -> Option<LoginKind> {
     let (username, password) = both(file, pair, problems)?;
@@ -263,7 +263,7 @@ pub(super) fn admin(
     let Setting::Given(admin, header) = &raw.admin else {
         return matches!(raw.admin, Setting::Absent).then_some(None);
     };
-    let pair = Pair {
+    let pair = NameAndPassword {
         table: "upstream.admin",
         username: &admin.username,
         password: &admin.password,
@@ -288,11 +288,11 @@ pub(super) fn admin(
 
 fn both(
     file: &DomainFile,
-    Pair {
+    NameAndPassword {
         table,
         username,
         password,
-    }: &Pair<'_>,
+    }: &NameAndPassword<'_>,
     problems: &mut Problems,
 ) -> Option<(String, SecretSource)> {
     if let Some(span) = username.span().filter(|_| password.is_absent()) {
