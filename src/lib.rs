@@ -31,6 +31,11 @@
 //! (`upstream/product`, by its own API through `upstream/product/api`), or a tag by
 //! `request/answer/swap`; `request/answer/creation` makes what an upload needs there first, and
 //! `request/answer/product_refusals` says what a product refuses in the protocol's words.
+//! `request/answer/names` gives the registry its own names of repositories (`registry/name_map`), and
+//! `request/answer/spooled` collects chunks for products that take a blob in one piece
+//! (`store/spool`). `upstream/credential` sends every request of the line, with the `Authorization`
+//! that `upstream/login` gets where moorgate logs in itself; `upstream/known_product` tells the
+//! product.
 //! `auth/policy` decides about access. `request/answer/redirects` follows redirects of an
 //! upstream where the domain asks for it, and `request/answer/manifest_budget` bounds the memory of
 //! buffered manifests; `page_size` lowers the page of a list to what the registry gives,
