@@ -3,42 +3,37 @@
 
 mod aws;
 mod bearer;
+mod credential_kind;
 mod entra;
 pub(crate) mod error;
 mod google;
 mod hosts;
 mod password;
+mod refusal;
 pub(crate) mod scope;
 mod secret_files;
 mod service;
 mod token;
 mod tokens;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 
-use super::Upstream;
 use super::error::UpstreamError;
 use super::known_product::KnownProduct;
 use super::request_body::{RequestBody, Upload};
 use super::response_body::UpstreamBody;
 use super::transfer::TransferLimits;
-use super::{SentHead, copy_without_body};
-use crate::config::secret::{SecretError, SecretSource};
-use crate::config::upstream::{
-    AwsKeys, LoginKind, LoginSettings, Scheme, UpstreamSettings, UpstreamUrl,
-};
+use super::{Upstream, copy_without_body};
+use crate::config::upstream::{LoginSettings, Scheme, UpstreamSettings, UpstreamUrl};
 use crate::config::vhost::Timeouts;
-use crate::registry::challenge::{AuthChallenge, challenges};
-use aws::AwsLogin;
-use entra::{EntraApplication, EntraLogin};
+pub(crate) use credential_kind::LoginSetupError;
+use credential_kind::{CredentialKind, files};
 use error::LoginError;
-use google::GoogleLogin;
 use hosts::CredentialHosts;
 use password::PasswordLogin;
+use refusal::{RefusedRequest, again, bearer, found};
 use scope::TokenScope;
 use secret_files::SecretFiles;
 use service::ServiceClient;
@@ -57,83 +52,11 @@ pub(crate) struct RegistryLogin {
     tokens: UpstreamTokens,
 }
 
-/// The kinds of credentials, each with its own exchange.
-enum CredentialKind {
-    Password(PasswordLogin),
-    Aws(AwsLogin),
-    Entra(Box<EntraLogin>),
-    Google(GoogleLogin),
-}
-
-impl CredentialKind {
-    /// With the credential in words.
-    fn new(
-        kind: &LoginKind,
-        settings: &UpstreamSettings,
-        endpoint: Option<&UpstreamUrl>,
-    ) -> Result<(Self, String), LoginSetupError> {
-        let google = |login: Result<GoogleLogin, _>| {
-            let login = login.map_err(LoginSetupError::Address)?;
-            let credential = login.credential().to_owned();
-            Ok((Self::Google(login), credential))
-        };
-        match kind {
-            LoginKind::Password { username, password } => {
-                let login = PasswordLogin::new(username, password);
-                let login = login.map_err(LoginSetupError::Secret)?;
-                let credential =
-                    format!("user `{username}`, the username and password in [upstream]");
-                Ok((Self::Password(login), credential))
-            }
-            LoginKind::Aws { keys, region } => {
-                let login = AwsLogin::new(settings, keys, region.as_deref(), endpoint);
-                let login = login.map_err(LoginSetupError::Address)?;
-                let credential = login.credential().to_owned();
-                Ok((Self::Aws(login), credential))
-            }
-            LoginKind::ServiceAccount { key } => google(GoogleLogin::of_key(key, endpoint)),
-            LoginKind::MetadataServer => google(GoogleLogin::of_machine(endpoint)),
-            LoginKind::Entra {
-                tenant,
-                client_id,
-                client_secret,
-            } => {
-                let application = EntraApplication {
-                    tenant,
-                    client_id,
-                    client_secret,
-                };
-                let login = EntraLogin::new(settings, &application, endpoint);
-                let login = login.map_err(LoginSetupError::Address)?;
-                let credential = login.credential().to_owned();
-                Ok((Self::Entra(Box::new(login)), credential))
-            }
-        }
-    }
-}
-
-/// Why a login cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LoginSetupError {
-    #[error("a secret of [upstream] {0}")]
-    Secret(SecretError),
-    #[error("{0}")]
-    Address(&'static str),
-}
-
 /// A request to an upstream, which gets its `Authorization` last.
 pub(crate) struct UpstreamRequest {
     pub(crate) request: Request<RequestBody>,
     pub(crate) upload: Option<Arc<Upload>>,
     pub(crate) limits: TransferLimits,
-}
-
-/// A request that the registry has refused.
-struct RefusedRequest {
-    sent: AuthorizationValue,
-    /// To be sent once more; `None` if its body is gone.
-    again: Option<Request<RequestBody>>,
-    limits: TransferLimits,
 }
 
 impl RegistryLogin {
@@ -303,132 +226,6 @@ impl RegistryLogin {
             }
         }
     }
-
-    /// Learns from a refusal, and sends the request once more.
-    async fn repeat(
-        self: &Arc<Self>,
-        upstream: &Upstream,
-        refused: RefusedRequest,
-        headers: &HeaderMap,
-        scope: TokenScope<'_>,
-    ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let RefusedRequest {
-            sent,
-            again,
-            limits,
-        } = refused;
-        self.product.learn(headers);
-        let learned = self.learn(upstream, &sent, &found(headers)).await;
-        if let Err(error) = learned {
-            if sent.is_exchanged {
-                self.slot(scope).refuse(&sent.value, error.clone());
-            }
-            return Err(failed(upstream, error));
-        }
-        if sent.is_exchanged {
-            self.slot(scope).invalidate(&sent.value);
-        }
-        let Some(request) = again else {
-            // A fault of nobody: the next request gets another token.
-            return Err(UpstreamError::Login(Arc::new(LoginError::Ended)));
-        };
-        let mut sending = UpstreamRequest {
-            request,
-            upload: None,
-            limits,
-        };
-        let next = self.authorization(upstream, &sending, scope).await;
-        let next = next.map_err(|error| failed(upstream, error))?;
-        let value = next.value.clone();
-        let headers = sending.request.headers_mut();
-        headers.insert(header::AUTHORIZATION, value);
-        let response = upstream.send(sending.request, None, limits).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
-        }
-        if !next.is_exchanged {
-            return Err(failed(upstream, Arc::new(self.refusal())));
-        }
-        let error = Arc::new(self.refusal_of_token(&found(response.headers())));
-        self.slot(scope).refuse(&next.value, error.clone());
-        Err(failed(upstream, error))
-    }
-
-    /// Learns why the registry has refused what it was sent. Errors: nothing else can be sent.
-    async fn learn(
-        &self,
-        upstream: &Upstream,
-        sent: &AuthorizationValue,
-        found: &[AuthChallenge<'_>],
-    ) -> Result<(), Arc<LoginError>> {
-        let CredentialKind::Password(login) = &self.kind else {
-            return self.unless_new(sent, found);
-        };
-        if sent.is_exchanged {
-            if let Some(challenge) = bearer(found) {
-                self.learn_service(login, upstream, challenge)?;
-            } else if found.iter().any(|challenge| challenge.is("basic")) {
-                login.learn_basic();
-                return Ok(());
-            }
-            return self.unless_new(sent, found);
-        }
-        if let Some(challenge) = bearer(found) {
-            return self.learn_service(login, upstream, challenge);
-        }
-        if sent.value != login.basic().value {
-            // Another request has read the password again.
-            return Ok(());
-        }
-        match login.refresh(&self.credential).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Arc::new(self.refusal())),
-            Err(error) => Err(Arc::new(error)),
-        }
-    }
-
-    /// Another token may be better, unless this one was obtained for the very request.
-    fn unless_new(
-        &self,
-        sent: &AuthorizationValue,
-        found: &[AuthChallenge<'_>],
-    ) -> Result<(), Arc<LoginError>> {
-        if sent.is_new {
-            return Err(Arc::new(self.refusal_of_token(found)));
-        }
-        Ok(())
-    }
-
-    fn learn_service(
-        &self,
-        login: &PasswordLogin,
-        upstream: &Upstream,
-        challenge: &AuthChallenge<'_>,
-    ) -> Result<(), Arc<LoginError>> {
-        let realm = challenge.parameter("realm").unwrap_or_default();
-        let url = self
-            .hosts
-            .service(realm, !upstream.is_public(), &self.credential)?;
-        login.learn_service(url, challenge.parameter("service"));
-        Ok(())
-    }
-
-    fn refusal(&self) -> LoginError {
-        LoginError::Refused {
-            credential: self.credential.clone(),
-        }
-    }
-
-    /// Why the registry refuses a token that it has just issued.
-    fn refusal_of_token(&self, found: &[AuthChallenge<'_>]) -> LoginError {
-        let error = bearer(found).and_then(|challenge| challenge.parameter("error"));
-        if error == Some("insufficient_scope") {
-            return LoginError::NoRight {
-                credential: self.credential.clone(),
-            };
-        }
-        self.refusal()
-    }
 }
 
 /// Counts a failed login as one of the upstream.
@@ -441,64 +238,6 @@ fn failed(upstream: &Upstream, error: Arc<LoginError>) -> UpstreamError {
         }
     }
     UpstreamError::Login(error)
-}
-
-/// The refused request, to be sent once more.
-fn again(
-    response: &mut Response<UpstreamBody>,
-    buffered: Option<(Request<RequestBody>, Bytes)>,
-) -> Option<Request<RequestBody>> {
-    if let Some((head, bytes)) = buffered {
-        return Some(head.map(|_| RequestBody::buffered(bytes)));
-    }
-    let sent = response.extensions_mut().remove::<SentHead>()?;
-    Some(sent.into_request())
-}
-
-fn found(headers: &HeaderMap) -> Vec<AuthChallenge<'_>> {
-    let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
-    let values = values.filter_map(|value| value.to_str().ok());
-    values.flat_map(challenges).collect()
-}
-
-/// The challenge of a registry that wants tokens and takes no passwords.
-fn bearer<'a, 'b>(found: &'a [AuthChallenge<'b>]) -> Option<&'a AuthChallenge<'b>> {
-    if found.iter().any(|challenge| challenge.is("basic")) {
-        return None;
-    }
-    found.iter().find(|challenge| challenge.is("bearer"))
-}
-
-/// The files that hold the secrets of a login.
-fn files(kind: &LoginKind) -> Vec<PathBuf> {
-    let of = |secrets: &[Option<&SecretSource>]| {
-        let files = secrets.iter().flatten().filter_map(|secret| secret.file());
-        files.map(Path::to_owned).collect()
-    };
-    match kind {
-        LoginKind::Password { password, .. } => of(&[Some(password)]),
-        LoginKind::Aws { keys, .. } => match keys {
-            AwsKeys::Static {
-                access_key_id,
-                secret_access_key,
-                session_token,
-            } => of(&[
-                Some(access_key_id),
-                Some(secret_access_key),
-                session_token.as_ref(),
-            ]),
-            AwsKeys::Profile { file, .. } => file
-                .clone()
-                .or_else(aws::keys::usual_file)
-                .into_iter()
-                .collect(),
-            AwsKeys::WebIdentity { token_file, .. } => vec![token_file.clone()],
-            AwsKeys::InstanceRole => Vec::new(),
-        },
-        LoginKind::Entra { client_secret, .. } => of(&[Some(client_secret)]),
-        LoginKind::ServiceAccount { key } => of(&[Some(key)]),
-        LoginKind::MetadataServer => Vec::new(),
-    }
 }
 
 const EXPOSED: &str =
