@@ -22,7 +22,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
@@ -138,16 +138,31 @@ impl Upstream {
         &self,
         limits: TransferLimits,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        self.send(self.ping_request(), None, limits).await
+    }
+
+    /// Asks whether it is a registry that lets these credentials in.
+    pub(crate) async fn ping_with(
+        &self,
+        authorization: HeaderValue,
+        limits: TransferLimits,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let mut request = self.ping_request();
+        let headers = request.headers_mut();
+        headers.insert(header::AUTHORIZATION, authorization);
+        self.send(request, None, limits).await
+    }
+
+    fn ping_request(&self) -> Request<RequestBody> {
         let target = self.target();
         let authority = target
             .host
             .authority(target.port, target.scheme.default_port());
-        let request = Request::get(format!("{}/v2/", target.base_path))
+        Request::get(format!("{}/v2/", target.base_path))
             .header(header::HOST, authority)
             .header(header::USER_AGENT, "moorgate")
             .body(RequestBody::empty())
-            .expect("the parts of a checked URL");
-        self.send(request, None, limits).await
+            .expect("the parts of a checked URL")
     }
 
     async fn exchange(

@@ -233,7 +233,7 @@ fn failed(upstream: &Upstream, error: Arc<LoginError>) -> UpstreamError {
     if let Some(health) = upstream.health() {
         match &*error {
             // It works, for other repositories.
-            LoginError::NoRight { .. } => health.succeeded(),
+            LoginError::NoRight { .. } | LoginError::NoRepository { .. } => health.succeeded(),
             error => health.failed(error.reason(), error.to_string()),
         }
     }

@@ -75,7 +75,11 @@ async fn started(
     let response = match sent {
         // The same credentials then make the project, or are refused once more.
         Err(UpstreamError::Login(error))
-            if hides && matches!(*error, LoginError::Refused { .. }) =>
+            if hides
+                && matches!(
+                    *error,
+                    LoginError::Refused { .. } | LoginError::NoRepository { .. }
+                ) =>
         {
             return Ok(Start::RepositoryMissing);
         }

@@ -63,6 +63,11 @@ impl Rejection {
                            has none of this name";
             return Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message);
         }
+        if let LoginError::NoRepository { .. } = error {
+            let message = "the upstream registry has no repository of this name, or gives this \
+                           proxy no right to it";
+            return Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message);
+        }
         if error.is_transient() {
             let message =
                 "this proxy cannot log in at the upstream registry at the moment: try again";

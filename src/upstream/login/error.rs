@@ -22,6 +22,11 @@ pub(crate) enum LoginError {
          name"
     )]
     NoRight { credential: String },
+    /// The same, of a product that says so of every repository that it does not have.
+    #[error(
+        "the upstream registry has no repository of this name, or gives {credential} no right to it"
+    )]
+    NoRepository { credential: String },
     /// The service that exchanges them does.
     #[error(
         "{service} refused {credential} ({answer}): its administrator has to correct them, \
@@ -87,6 +92,7 @@ impl LoginError {
         match self {
             Self::Refused { .. }
             | Self::NoRight { .. }
+            | Self::NoRepository { .. }
             | Self::ExchangeRefused { .. }
             | Self::ServiceNotAllowed { .. }
             | Self::UnknownScheme(_)

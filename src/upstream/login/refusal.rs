@@ -14,6 +14,7 @@ use super::token::AuthorizationValue;
 use super::{RegistryLogin, UpstreamRequest, failed};
 use crate::registry::challenge::{AuthChallenge, challenges};
 use crate::upstream::error::UpstreamError;
+use crate::upstream::product::TokenNeed;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::response_body::UpstreamBody;
 use crate::upstream::transfer::TransferLimits;
@@ -44,6 +45,8 @@ impl RegistryLogin {
         self.product.learn(headers);
         let learned = self.learn(upstream, &sent, &found(headers)).await;
         if let Err(error) = learned {
+            let error = self.explained(upstream, error, &sent, limits).await;
+            let error = self.in_scope(error, scope);
             if sent.is_exchanged {
                 self.slot(scope).refuse(&sent.value, error.clone());
             }
@@ -70,12 +73,54 @@ impl RegistryLogin {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        if !next.is_exchanged {
-            return Err(failed(upstream, Arc::new(self.refusal())));
-        }
         let error = Arc::new(self.refusal_of_token(&found(response.headers())));
-        self.slot(scope).refuse(&next.value, error.clone());
+        let error = self.explained(upstream, error, &next, limits).await;
+        let error = self.in_scope(error, scope);
+        if next.is_exchanged {
+            self.slot(scope).refuse(&next.value, error.clone());
+        }
         Err(failed(upstream, error))
+    }
+
+    /// Tells credentials that lack a right from those that are wrong, where the registry does not:
+    /// Harbor refuses the catalog and any project that it does not have in the same way. With wrong
+    /// ones, nobody gets into a registry that lets nobody in without any.
+    async fn explained(
+        &self,
+        upstream: &Upstream,
+        error: Arc<LoginError>,
+        sent: &AuthorizationValue,
+        limits: TransferLimits,
+    ) -> Arc<LoginError> {
+        if !matches!(*error, LoginError::Refused { .. }) {
+            return error;
+        }
+        let status = |response: Result<Response<UpstreamBody>, _>| Some(response.ok()?.status());
+        let with = upstream.ping_with(sent.value.clone(), limits).await;
+        if status(with) != Some(StatusCode::OK)
+            || status(upstream.ping(limits).await) != Some(StatusCode::UNAUTHORIZED)
+        {
+            return error;
+        }
+        let credential = self.credential.clone();
+        Arc::new(LoginError::NoRight { credential })
+    }
+
+    /// What the lack of a right to read or write says where the product hides what is missing.
+    fn in_scope(&self, error: Arc<LoginError>, scope: TokenScope<'_>) -> Arc<LoginError> {
+        let hides = || self.product.dialect().capabilities().hides_missing_projects;
+        match (&*error, scope) {
+            (
+                LoginError::NoRight { credential },
+                TokenScope::Repository {
+                    need: TokenNeed::Read | TokenNeed::Write,
+                    ..
+                },
+            ) if hides() => Arc::new(LoginError::NoRepository {
+                credential: credential.clone(),
+            }),
+            _ => error,
+        }
     }
 
     /// Learns why the registry has refused what it was sent. Errors: nothing else can be sent.

@@ -19,6 +19,7 @@ impl Dialect for Gitlab {
         Capabilities {
             immutable_tags: true,
             own_refusals: true,
+            hides_missing_projects: true,
             ..Capabilities::STANDARD
         }
     }
