@@ -103,7 +103,7 @@ pub(crate) struct TaggedImage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Untagged {
     Done,
-    /// The API would delete other tags with it: another manifest has to take the tag first.
+    /// The API would delete more than the tag: another manifest has to take it first.
     HasOtherTags,
 }
 
@@ -128,7 +128,7 @@ pub(crate) struct Capabilities {
     pub(crate) immutable_tags: bool,
     /// Whether it refuses in other words than those of the specification.
     pub(crate) own_refusals: bool,
-    /// Whether a missing project looks as if the credentials were wrong.
+    /// Whether a missing project looks as if the credentials were wrong, or lacked the right.
     pub(crate) hides_missing_projects: bool,
 }
 

@@ -40,8 +40,13 @@ impl Dialect for Ghcr {
         })
     }
 
-    fn untag<'a>(&'a self, api: &'a ApiClient, image: TaggedImage<'a>) -> ApiFuture<'a, Untagged> {
-        Box::pin(untag(api, image))
+    /// A version goes with all of its tags, and from under the indexes that contain it.
+    fn untag<'a>(
+        &'a self,
+        _api: &'a ApiClient,
+        _image: TaggedImage<'a>,
+    ) -> ApiFuture<'a, Untagged> {
+        Box::pin(std::future::ready(Ok(Untagged::HasOtherTags)))
     }
 
     fn delete_manifest<'a>(
@@ -59,20 +64,6 @@ impl Dialect for Ghcr {
     }
 }
 
-async fn untag(
-    api: &ApiClient,
-    TaggedImage { repository, tag }: TaggedImage<'_>,
-) -> Result<Untagged, ApiError> {
-    let package = Package::find(api, repository).await?;
-    let has_tag = |version: &Version| version.tags().iter().any(|other| other == tag.as_str());
-    let version = package.version(has_tag).await?;
-    if version.tags().len() > 1 {
-        return Ok(Untagged::HasOtherTags);
-    }
-    package.delete(&version).await?;
-    Ok(Untagged::Done)
-}
-
 /// The versions of a package, each of which is a manifest with all of its tags.
 struct Package<'a> {
     api: &'a ApiClient,
@@ -84,26 +75,6 @@ struct Version {
     id: u64,
     /// The digest.
     name: String,
-    #[serde(default)]
-    metadata: VersionMetadata,
-}
-
-#[derive(Default, Deserialize)]
-struct VersionMetadata {
-    #[serde(default)]
-    container: VersionTags,
-}
-
-#[derive(Default, Deserialize)]
-struct VersionTags {
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-impl Version {
-    fn tags(&self) -> &[String] {
-        &self.metadata.container.tags
-    }
 }
 
 #[derive(Deserialize)]
