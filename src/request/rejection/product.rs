@@ -96,7 +96,9 @@ impl UpstreamRefusal {
             (429, _) | (400 | 403 | 503, "TOOMANYREQUESTS") => Meaning::Throttled,
             (400, _) if says("rate exceeded") => Meaning::Throttled,
             (409, "TAG_IMMUTABLE" | "TAG_ALREADY_EXISTS") => Meaning::Immutable,
-            (400 | 403 | 405 | 409 | 412, _) if says("immutable") => Meaning::Immutable,
+            (400 | 403 | 405 | 409 | 412, _) if says("immutab") => Meaning::Immutable,
+            // Of a locked tag, by Azure.
+            (405, "UNSUPPORTED") if says("disallowed") => Meaning::Immutable,
             (412, "PRECONDITION") => Meaning::Immutable,
             (412, "PROJECTPOLICYVIOLATION")
                 if says("scan") && (says("pending") || says("running")) =>
@@ -384,6 +386,8 @@ mod tests {
                 denied,
             ),
             (put(), (409, "TAG_ALREADY_EXISTS", "it exists"), denied),
+            (put(), (405, "UNSUPPORTED", "it is disallowed here"), denied),
+            (put(), (400, "DENIED", "it has tag immutability"), denied),
             (put(), (403, "DENIED", "tag v1 is immutable"), denied),
             (
                 get(),

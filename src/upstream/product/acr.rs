@@ -27,6 +27,8 @@ impl Dialect for Acr {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
+            // Those that are locked.
+            immutable_tags: true,
             own_refusals: true,
             ..Capabilities::STANDARD
         }
