@@ -2,9 +2,18 @@
 //! can be had, the player answers as it does.
 
 mod behaviours;
+mod credentials;
+mod deletion;
 mod fidelity;
-mod fixture;
+pub mod fixture;
+mod hostile;
+mod immutable;
+mod lists;
+mod missing;
 mod native_apis;
 mod observed;
+mod played_tls;
 mod player;
 mod spooled_uploads;
+mod throttling;
+mod werf;

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::observed::{Observation, Observed, image};
-use crate::harness::RegistryClient;
 use crate::harness::played::PlayedRegistry;
 use crate::harness::registry_client::ClientAnswer;
+use crate::harness::{Domain, RegistryClient, Setup};
 use crate::real_peers::ports::free_port;
 use crate::real_peers::process::{Process, command, tool};
 
@@ -159,6 +159,20 @@ async fn a_played_distribution_answers_as_docker_registry_does() {
     compare(&Observation::all(&client).await, &real, &[]);
 }
 
+/// What clients see through moorgate: swaps of tags, creation and translated refusals with it.
+#[tokio::test]
+async fn a_played_distribution_answers_as_docker_registry_does_behind_moorgate() {
+    let real = RealRegistry::docker_registry();
+    let played = PlayedRegistry::distribution().await;
+    let [real, played] = [format!("http://{}", real.address), played.url()].map(|url| async move {
+        let domain = Domain::new("ci.test", &url).upstream("product = \"distribution\"");
+        let gateway = Setup::new().domain(domain).start().await;
+        Observation::all(&RegistryClient::through(&gateway)).await
+    });
+    let (real, played) = (real.await, played.await);
+    compare(&played, &real, &[]);
+}
+
 /// What ministack leaves out or does in its own way.
 const MINISTACK: &[KnownDifference] = &[
     KnownDifference {
@@ -286,6 +300,60 @@ async fn a_played_ecr_answers_as_ministack_does() {
         ("GetAuthorizationToken", json!({})),
     ];
     same_answers(&played, real.address, &calls).await;
+}
+
+/// The differences that moorgate leaves: it collects chunks, bounds pages and answers what is no
+/// call itself.
+fn behind_moorgate(known: &'static [KnownDifference]) -> Vec<KnownDifference> {
+    const SAME: [&str; 7] = [
+        "first chunk",
+        "second chunk",
+        "end of chunks",
+        "progress of an end",
+        "too large a page",
+        "wrong method",
+        "upper case",
+    ];
+    let steps = known.iter().flat_map(|difference| {
+        let steps = difference.steps.chunks(1);
+        steps.map(|steps| KnownDifference {
+            steps,
+            ..*difference
+        })
+    });
+    steps
+        .filter(|difference| !SAME.contains(&difference.steps[0]))
+        .collect()
+}
+
+/// The same through moorgate, which logs in by the API.
+#[tokio::test]
+async fn a_played_ecr_answers_as_ministack_does_behind_moorgate() {
+    let (real, played) = (RealRegistry::ministack(), PlayedRegistry::ecr().await);
+    let own = played.switches().credentials;
+    let login = format!(
+        "[upstream.login]\naccess_key_id = \"{}\"\nsecret_access_key = \"{}\"\n\
+         region = \"eu-central-1\"",
+        own.key_id, own.secret_key
+    );
+    let mut seen = Vec::new();
+    for (registry, api) in [
+        (played.addresses().registry, played.addresses().api),
+        (real.address, real.address),
+    ] {
+        for name in ["base/app", "other/app"] {
+            let input = json!({ "repositoryName": name });
+            let created = action(&played, api, ("CreateRepository", &input)).await;
+            created.expect(200);
+        }
+        let keys = format!("product = \"ecr\"\napi = \"http://{api}\"");
+        let domain = Domain::new("ci.test", &format!("http://{registry}"));
+        let domain = domain.upstream(&keys).tables(&login);
+        let gateway = Setup::new().domain(domain).start().await;
+        let client = RegistryClient::through(&gateway);
+        seen.push(Observation::all(&client).await);
+    }
+    compare(&seen[0], &seen[1], &behind_moorgate(MINISTACK));
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! A played product behind a gateway, by the login that its registry takes.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::observed::image;
-use crate::harness::played::{PLAYED_PRODUCTS, PlayedRegistry};
+use super::played_tls::PlayedTls;
+use crate::harness::played::{
+    PLAYED_PRODUCTS, PlayedChallenge, PlayedRegistry, RealmServer, Switches, digest,
+};
 use crate::harness::registry_client::ClientAnswer;
 use crate::harness::{Domain, Gateway, RegistryClient, Setup};
 
@@ -16,12 +19,19 @@ pub struct ProductFixture {
     pub played: PlayedRegistry,
     _gateway: Gateway,
     pub alice: RegistryClient,
+    _tls: Option<PlayedTls>,
+}
+
+/// Where a gateway finds a player.
+struct PlayerUrls {
+    registry: String,
+    api: String,
 }
 
 /// The settings of a login, beside the product and its address.
-fn login(kind: &str, played: &PlayedRegistry) -> String {
+fn login(kind: &str, played: &PlayedRegistry, api: &str) -> String {
     let own = played.switches().credentials;
-    let (id, secret, api) = (own.key_id, own.secret_key, played.api_url());
+    let (id, secret) = (own.key_id, own.secret_key);
     let keys = match kind {
         "distribution" => return String::new(),
         "ecr" => format!(
@@ -51,19 +61,100 @@ pub fn products() -> impl Iterator<Item = &'static str> {
     all.chain(["gar with a key", "gar on a machine", "acr with Entra"])
 }
 
+/// The credential for the product's own API, where it is another one.
+fn admin(product: &str, played: &PlayedRegistry) -> String {
+    let own = played.switches().credentials;
+    let (user, password) = (own.admin_user, own.admin_password);
+    match product {
+        "acr" | "dockerhub" | "harbor" => {
+            format!("[upstream.admin]\nusername = \"{user}\"\npassword = \"{password}\"")
+        }
+        "ghcr" => format!("[upstream.admin]\ntoken = \"{password}\""),
+        _ => String::new(),
+    }
+}
+
+/// What `[upstream]` has beside its URL, with the tables below it.
+pub fn upstream_keys(product: &str, played: &PlayedRegistry, api: &str) -> String {
+    let name = played.switches().product;
+    let login = login(product, played, api);
+    let admin = admin(product, played);
+    format!("product = \"{name}\"\napi = \"{api}\"\n{login}\n{admin}\n")
+}
+
+/// The switches of a product; a login may stand behind its name.
+fn switches(product: &str) -> Switches {
+    let (_, switches) = PLAYED_PRODUCTS
+        .iter()
+        .find(|(name, _)| product.split(' ').next() == Some(name))
+        .unwrap();
+    switches()
+}
+
 impl ProductFixture {
     pub async fn new(product: &'static str) -> Self {
-        let (_, switches) = PLAYED_PRODUCTS
-            .iter()
-            .find(|(name, _)| product.split(' ').next() == Some(name))
-            .unwrap();
-        let played = PlayedRegistry::start(switches()).await;
+        Self::with(product, "", "").await
+    }
+
+    /// With further keys of `[upstream]`, and further tables.
+    pub async fn with(product: &'static str, keys: &str, tables: &str) -> Self {
+        Self::playing((product, switches(product)), keys, tables).await
+    }
+
+    /// With a user of the registry who may do everything there.
+    pub async fn of_administrator(product: &'static str) -> Self {
+        let mut switches = switches(product);
+        let own = &mut switches.credentials;
+        own.user.clone_from(&own.admin_user);
+        own.password.clone_from(&own.admin_password);
+        Self::playing((product, switches), "", "").await
+    }
+
+    /// With TLS in front of the registry and of its API.
+    pub async fn over_tls(product: &'static str, keys: &str, tables: &str) -> Self {
+        let played = PlayedRegistry::start(switches(product)).await;
+        let tls = PlayedTls::new(played.addresses()).await;
+        let (registry, api) = (tls.registry_url(), tls.api_url());
+        if let PlayedChallenge::Bearer { path, at, .. } = played.switches().challenge {
+            let realm = match at {
+                RealmServer::Api => format!("{api}{path}"),
+                RealmServer::Registry => format!("{registry}{path}"),
+            };
+            played.set(|switches| switches.realm = Some(realm));
+        }
+        let keys = format!("roots = \"{}\"\n{keys}", tls.roots().display());
+        let urls = PlayerUrls { registry, api };
+        let mut fixture = Self::before(played, product, urls, (&keys, tables)).await;
+        fixture._tls = Some(tls);
+        fixture
+    }
+
+    async fn playing(
+        (product, switches): (&'static str, Switches),
+        keys: &str,
+        tables: &str,
+    ) -> Self {
+        let played = PlayedRegistry::start(switches).await;
+        let urls = PlayerUrls {
+            registry: played.url(),
+            api: played.api_url(),
+        };
+        Self::before(played, product, urls, (keys, tables)).await
+    }
+
+    async fn before(
+        played: PlayedRegistry,
+        product: &'static str,
+        urls: PlayerUrls,
+        (keys, tables): (&str, &str),
+    ) -> Self {
+        let PlayerUrls { registry, api } = urls;
         played.make_repository(NAME);
-        let (name, api) = (played.switches().product, played.api_url());
-        let keys = format!("product = \"{name}\"\napi = \"{api}\"");
-        let domain = Domain::new("ci.test", &played.url())
-            .upstream(&keys)
-            .tables(&login(product, &played));
+        let own = upstream_keys(product, &played, &api);
+        let domain = Domain::new("ci.test", &registry)
+            .user("root", "secret")
+            .upstream(&format!("{keys}\n{own}"))
+            .tables(tables);
         let gateway = Setup::new().domain(domain).start().await;
         let alice = RegistryClient::through(&gateway);
         Self {
@@ -71,6 +162,7 @@ impl ProductFixture {
             played,
             _gateway: gateway,
             alice,
+            _tls: None,
         }
     }
 
@@ -82,6 +174,54 @@ impl ProductFixture {
         let pushed = self.alice.push_manifest(NAME, tag, &manifest).await;
         assert_eq!(pushed.status, 201, "{}: {pushed:?}", self.product);
         manifest
+    }
+
+    /// Gives a manifest that is there a further tag.
+    pub async fn tag(&self, tag: &str, manifest: &Value) {
+        let pushed = self.alice.push_manifest(NAME, tag, manifest).await;
+        self.expect(&pushed, 201);
+    }
+
+    /// Pushes an index of two images; the digests of these.
+    pub async fn push_index(&self, tag: &str) -> (Value, Vec<String>) {
+        let mut parts = Vec::new();
+        for architecture in ["amd64", "arm64"] {
+            let image = self.push(architecture, architecture.as_bytes()).await;
+            let image = image.to_string();
+            parts.push(json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": digest(image.as_bytes()),
+                "size": image.len(),
+                "platform": {"os": "linux", "architecture": architecture},
+            }));
+        }
+        let digests = parts.iter().map(|part| part["digest"].as_str().unwrap());
+        let digests = digests.map(str::to_owned).collect();
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": parts});
+        self.tag(tag, &index).await;
+        (index, digests)
+    }
+
+    /// Deletes a manifest or a tag.
+    pub async fn delete(&self, reference: &str) -> ClientAnswer {
+        let target = format!("/v2/{NAME}/manifests/{reference}");
+        self.alice.send("DELETE", &target, &[], b"").await
+    }
+
+    /// The tags that the registry has.
+    pub fn tags(&self) -> Vec<String> {
+        let tags = self.played.tags(NAME).into_iter();
+        tags.map(|(tag, _)| tag).collect()
+    }
+
+    /// Asserts a refusal by status and code that says these words.
+    #[track_caller]
+    pub fn refused(&self, answer: &ClientAnswer, (status, code): (u16, &str), words: &str) {
+        self.expect(answer, status);
+        assert_eq!(answer.code().as_deref(), Some(code), "{}", self.product);
+        let message = answer.json()["errors"][0]["message"].clone();
+        let message = message.as_str().unwrap();
+        assert!(message.contains(words), "{}: {message}", self.product);
     }
 
     /// How many credentials were exchanged since the last look.
@@ -121,3 +261,4 @@ impl ProductFixture {
 
 const ACCEPT: &str = "accept: application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.oci.image.index.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -26,6 +26,9 @@ impl Played {
         if self.is_realm(request) {
             return self.token(request);
         }
+        if let Some(target) = &self.switches.api_redirect {
+            return PlayedAnswer::new(307).header("location", target.clone());
+        }
         if let Some(answer) = self.api_throttled() {
             return answer;
         }

@@ -36,11 +36,11 @@ impl Played {
     /// The user that a pair of credentials is of.
     pub fn user(&self, (user, password): &(String, String)) -> Option<PlayedUser> {
         let own = &self.switches.credentials;
-        if *user == own.user && *password == own.password {
-            return Some(PlayedUser { is_admin: false });
-        }
         if *user == own.admin_user && *password == own.admin_password {
             return Some(PlayedUser { is_admin: true });
+        }
+        if *user == own.user && *password == own.password {
+            return Some(PlayedUser { is_admin: false });
         }
         let user = match user.as_str() {
             "oauth2accesstoken" => self.grants.get(password, self.now()),

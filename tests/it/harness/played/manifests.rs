@@ -26,6 +26,9 @@ impl Played {
         request: &RecordedRequest,
         (name, reference): (&str, &str),
     ) -> PlayedAnswer {
+        if let Some(target) = &self.switches.manifest_redirect {
+            return PlayedAnswer::new(307).header("location", target.clone());
+        }
         let repository = self.contents.repository(name);
         let found =
             repository.and_then(|repository| Some((repository.resolve(reference)?, repository)));

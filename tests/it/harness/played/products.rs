@@ -62,6 +62,8 @@ impl Switches {
             token_redirect: None,
             next_page: None,
             blob_redirect: None,
+            manifest_redirect: None,
+            api_redirect: None,
         }
     }
 
@@ -100,6 +102,12 @@ impl Switches {
             },
             has_absolute_locations: false,
             tag_deletion: RegistryDeletion::Refused(UNSUPPORTED),
+            immutable_tag: Refused {
+                status: 405,
+                code: "UNSUPPORTED",
+                message: "The operation is disallowed on this registry, repository or image. View \
+                          troubleshooting steps at https://aka.ms/acr/faq/",
+            },
             redirects_blobs: true,
             throttling: PlayedThrottling::Error(Refused {
                 status: 429,

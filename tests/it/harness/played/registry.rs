@@ -210,6 +210,9 @@ impl Played {
 
     /// A path of the registry, as its `Location`s name it.
     pub fn location(&self, path: &str) -> String {
+        if let Some(hostile) = &self.switches.location {
+            return hostile.clone();
+        }
         if self.switches.has_absolute_locations {
             format!("http://{}{path}", self.addresses.registry)
         } else {

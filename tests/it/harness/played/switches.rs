@@ -58,7 +58,8 @@ pub struct Switches {
     pub mounts: bool,
     /// Whether a mount without `from` fails instead of beginning an upload.
     pub refuses_anonymous_mounts: bool,
-    /// The `Location` of every upload that begins, instead of the registry's own: a hostile one.
+    /// The `Location` of every upload and of what was stored, instead of the registry's own: a
+    /// hostile one.
     pub location: Option<String>,
     /// The realm of the challenge, instead of the registry's own: a hostile one.
     pub realm: Option<String>,
@@ -68,6 +69,10 @@ pub struct Switches {
     pub next_page: Option<String>,
     /// Where blobs are redirected to, instead of the storage server.
     pub blob_redirect: Option<String>,
+    /// Where manifests are redirected to, instead of being given.
+    pub manifest_redirect: Option<String>,
+    /// Where every call of its own API is redirected to.
+    pub api_redirect: Option<String>,
 }
 
 /// What the player takes as credentials. All are fixed, and none is like another.

@@ -137,13 +137,12 @@ impl Played {
         if self.switches.has_upload_state {
             path += &format!("?_state={}", state(id, length));
         }
-        let location = self.switches.location.clone();
         let range = match length {
             0 => self.switches.first_range.to_owned(),
             _ => format!("0-{}", length - 1),
         };
         PlayedAnswer::new(status)
-            .header("location", location.unwrap_or_else(|| self.location(&path)))
+            .header("location", self.location(&path))
             .header("docker-upload-uuid", id)
             .header("range", range)
     }
