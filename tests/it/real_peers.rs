@@ -36,6 +36,7 @@ mod nginx;
 mod pebble;
 mod pebble_limits;
 mod pebble_many;
+mod products;
 mod registry_settings;
 mod rules;
 mod service;

@@ -38,14 +38,7 @@ impl<'a> Tool<'a> {
     }
 
     fn command(&self) -> Command {
-        let mut command = self.fixture.machine.command(&self.program);
-        command.env("REGISTRY_AUTH_FILE", self.directory.join("auth.json"));
-        command.arg("--root").arg(self.directory.join("root"));
-        command
-            .arg("--runroot")
-            .arg(self.directory.join("run"))
-            .args(["--storage-driver", "vfs"]);
-        command
+        storing_client(&self.fixture.machine, &self.program, &self.directory)
     }
 
     pub fn run(&self, arguments: &[&str]) -> Output {
@@ -67,6 +60,18 @@ impl<'a> Tool<'a> {
             &format!("docker://{}/{to}", self.fixture.ci.by_name()),
         ])
     }
+}
+
+/// podman or buildah, with all that they keep in a directory.
+pub fn storing_client(machine: &Machine, program: &Path, directory: &Path) -> Command {
+    let mut command = machine.command(program);
+    command.env("REGISTRY_AUTH_FILE", directory.join("auth.json"));
+    command.arg("--root").arg(directory.join("root"));
+    command
+        .arg("--runroot")
+        .arg(directory.join("run"))
+        .args(["--storage-driver", "vfs"]);
+    command
 }
 
 /// A running containerd.
