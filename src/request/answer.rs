@@ -7,6 +7,7 @@ pub(crate) mod forward;
 mod hidden;
 mod manifest_body;
 pub(crate) mod manifest_budget;
+mod mount;
 mod names;
 mod own_calls;
 mod page_size;
@@ -59,6 +60,11 @@ pub(super) async fn answer(
             if creation::may_create(to, !body.is_end_stream()) =>
         {
             Box::pin(creation::upload_start(cx, to)).await
+        }
+        (Destination::Upstream(to), Obligations::Plain)
+            if mount::may_be_refused(to, !body.is_end_stream()) =>
+        {
+            Box::pin(mount::to_upstream(cx, to)).await
         }
         (Destination::Upstream(to), Obligations::Plain | Obligations::Unmounted) => {
             pass(cx, to, body).await

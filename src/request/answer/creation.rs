@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::own_calls::refusal;
 use super::product_api::ProductApi;
 use super::request_meta::RequestMeta;
-use super::{forward, product_refusals, rewrite};
+use super::{mount, product_refusals, rewrite};
 use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
@@ -17,7 +17,6 @@ use crate::request::route::UpstreamRoute;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::login::error::LoginError;
 use crate::upstream::product::api::ApiError;
-use crate::upstream::request_body::RequestBody;
 use crate::upstream::response_body::UpstreamBody;
 
 /// Whether the call begins an upload at an upstream whose repositories moorgate makes. Without a
@@ -41,17 +40,13 @@ pub(super) async fn upload_start(
     let repository = name.ok_or_else(Rejection::bad_target)?.clone();
     let meta = RequestMeta::from_parts(to, &cx.parts);
     let begun = Instant::now();
-    let first = forward::buffered_request(cx, to, RequestBody::empty())?;
-    let again = forward::buffered_request(cx, to, RequestBody::empty())?;
-    cx.record.forwarded(None);
-    let limits = to.route.transfer_limits();
-    let sent = to.backend.send(first, None, limits, to.token_scope()).await;
-    cx.record.answered();
+    let sent = mount::start(cx, to).await?;
     let response = match started(to, sent).await? {
         Start::Answered(response) => *response,
         Start::RepositoryMissing => {
             create(cx, to, &repository, begun).await?;
-            forward::send_again(cx, to, again).await?
+            let sent = mount::start(cx, to).await?;
+            sent.map_err(|error| Rejection::upstream(error, 0))?
         }
     };
     let method = meta.method.clone();

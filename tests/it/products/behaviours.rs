@@ -181,3 +181,34 @@ async fn errors_are_those_of_the_specification() {
         }
     }
 }
+
+/// A mount is made, or is the beginning of an upload: clients know no third answer.
+#[tokio::test]
+async fn blobs_are_mounted_or_uploaded() {
+    for product in products() {
+        let fixture = ProductFixture::new(product).await;
+        let digest = fixture.played.put_blob("acme/base", b"layer");
+        for from in [
+            "&from=acme/base",
+            "",
+            "&from=acme/none",
+            "&from=acme/base&origin=ci.test",
+        ] {
+            let target = format!("/v2/{NAME}/blobs/uploads/?mount={digest}{from}");
+            let begun = fixture.alice.send("POST", &target, &[], b"").await;
+            let status = begun.status;
+            assert!([201, 202].contains(&status), "{product} {from} {begun:?}");
+            if status == 201 {
+                let blob = format!("/v2/{NAME}/blobs/{digest}");
+                assert_eq!(begun.location(), blob, "{product}");
+                continue;
+            }
+            let end = with_digest(&begun.location(), &digest);
+            let done = fixture.alice.send("PUT", &end, &[], b"layer").await;
+            fixture.expect(&done, 201);
+        }
+        let blob = format!("/v2/{NAME}/blobs/{digest}");
+        let head = fixture.alice.send("HEAD", &blob, &[], b"").await;
+        fixture.expect(&head, 200);
+    }
+}
