@@ -68,6 +68,19 @@ impl Rejection {
                            proxy no right to it";
             return Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message);
         }
+        if let LoginError::Unavailable {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            ..
+        } = error
+        {
+            let message = "the upstream registry takes no more logins for now: try again later";
+            return Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorCode::TooManyRequests,
+                message,
+            )
+            .with(Extra::RetryAfter(10));
+        }
         if error.is_transient() {
             let message =
                 "this proxy cannot log in at the upstream registry at the moment: try again";

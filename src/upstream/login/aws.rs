@@ -151,6 +151,7 @@ impl AwsLogin {
             kind.len() <= MAX_TYPE && kind.bytes().all(|byte| byte.is_ascii_alphanumeric())
         };
         if kind.starts_with("Throttling") {
+            let status = StatusCode::TOO_MANY_REQUESTS;
             return LoginError::Unavailable { service, status };
         }
         LoginError::ExchangeRefused {

@@ -1,6 +1,7 @@
 //! Lists of tags and of repositories at each product.
 
 use super::fixture::{NAME, ProductFixture, products};
+use super::observed::image;
 
 #[tokio::test]
 async fn tags_are_listed() {
@@ -21,6 +22,34 @@ async fn tags_are_listed() {
             next = link.map(|link| link[1..link.find('>').unwrap()].to_owned());
         }
         assert_eq!(found, ["v1", "v2", "v3"], "{product}");
+    }
+}
+
+/// As many as clients ask for at once, whatever a page of the product holds.
+#[tokio::test]
+async fn many_tags_are_listed() {
+    for product in products() {
+        let fixture = ProductFixture::new(product).await;
+        let manifest = image(&fixture.played.put_blob(NAME, b"layer"));
+        let tags: Vec<_> = (0..120).map(|number| format!("v{number:03}")).collect();
+        for tag in &tags {
+            fixture.played.put_manifest(NAME, Some(tag), &manifest);
+        }
+        for query in ["", "?n=1000", "?n=5000", "?n=100&last=v009"] {
+            let mut found: Vec<String> = Vec::new();
+            let mut next = Some(format!("/v2/{NAME}/tags/list{query}"));
+            while let Some(target) = next {
+                let page = fixture.alice.get(&target).await;
+                fixture.expect(&page, 200);
+                let list = page.json();
+                found.extend(serde_json::from_value::<Vec<_>>(list["tags"].clone()).unwrap());
+                let link = page.header("link");
+                next = link.map(|link| link[1..link.find('>').unwrap()].to_owned());
+            }
+            // Registries without pages give all.
+            let is_all = found == tags || found == tags[10..];
+            assert!(is_all, "{product} {query} {}", found.len());
+        }
     }
 }
 

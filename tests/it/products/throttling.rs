@@ -1,7 +1,10 @@
 //! A registry that takes no more requests for now, at each product.
 
+use std::time::Duration;
+
 use super::fixture::{NAME, ProductFixture, products};
 use super::observed::image;
+use crate::harness::Clock;
 
 /// Docker stops at this code, and others wait for the time that is named.
 #[tokio::test]
@@ -51,7 +54,6 @@ async fn throttling_is_told_with_a_time_to_wait() {
     }
 }
 
-/// The words that tell who has to pay, which only Docker Hub has, reach the client.
 #[tokio::test]
 async fn head_is_throttled_as_get_is() {
     for product in products() {
@@ -66,5 +68,31 @@ async fn head_is_throttled_as_get_is() {
         let target = format!("/v2/{NAME}/manifests/v1");
         let refused = fixture.alice.send("HEAD", &target, &[], b"").await;
         fixture.expect(&refused, 429);
+    }
+}
+
+/// A service that exchanges credentials is no fault of these, and works again later.
+#[tokio::test]
+async fn a_throttled_exchange_is_told_with_a_time_to_wait() {
+    let exchanging = |product: &&str| !["acr", "distribution", "gar", "harbor"].contains(product);
+    let clock = Clock::stopped();
+    for product in products().filter(exchanging) {
+        let fixture = ProductFixture::new(product).await;
+        let manifest = image(&fixture.played.put_blob(NAME, b"layer"));
+        fixture.played.put_manifest(NAME, Some("v1"), &manifest);
+        fixture.played.set(|switches| {
+            switches.tokens_throttled = 1;
+            // Entra is asked first for what the registry then exchanges.
+            switches.api_throttled = usize::from(product != "acr with Entra");
+        });
+        for _ in 0..2 {
+            let refused = fixture.manifest("v1").await;
+            fixture.refused(&refused, (429, "TOOMANYREQUESTS"), "");
+            let wait = refused.header("retry-after").map(str::parse::<u16>);
+            let wait = wait.unwrap().unwrap();
+            assert!((1..=3600).contains(&wait), "{product} {wait}");
+        }
+        clock.jump(Duration::from_secs(11)).await;
+        fixture.expect(&fixture.manifest("v1").await, 200);
     }
 }

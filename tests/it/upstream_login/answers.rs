@@ -47,7 +47,7 @@ async fn an_answer_that_is_no_token_is_said_to_be_none() {
     502 URL, which exchanges moorgate's credentials, gave an unusable answer: a redirect, and none is followed with credentials
     502 URL refused user `gate`, the username and password in [upstream] (403 Forbidden): its administrator has to correct them, or the rights that they have there
     502 URL refused user `gate`, the username and password in [upstream] (400 Bad Request): its administrator has to correct them, or the rights that they have there
-    503 
+    429 
     503 
     ");
 }

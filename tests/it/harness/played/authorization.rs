@@ -165,6 +165,11 @@ impl Played {
         let PlayedChallenge::Bearer { service, .. } = self.switches.challenge else {
             return PlayedAnswer::no_page();
         };
+        if let Some(left) = self.switches.tokens_throttled.checked_sub(1) {
+            self.switches.tokens_throttled = left;
+            let answer = PlayedAnswer::error(429, "TOOMANYREQUESTS", "too many requests");
+            return answer.header("retry-after", "7");
+        }
         let user = match request.method {
             Method::GET => basic_credentials(request).and_then(|pair| self.user(&pair)),
             // Google's and GitHub's know no other way.

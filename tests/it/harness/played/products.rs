@@ -50,6 +50,7 @@ impl Switches {
             throttling: PlayedThrottling::Error(TOO_MANY_REQUESTS),
             throttled: 0,
             api_throttled: 0,
+            tokens_throttled: 0,
             redirects_blobs: false,
             has_absolute_locations: true,
             tells_digest_of_tag: true,

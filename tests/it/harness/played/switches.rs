@@ -47,6 +47,8 @@ pub struct Switches {
     pub throttled: usize,
     /// The same of its own API.
     pub api_throttled: usize,
+    /// The same of its token endpoint.
+    pub tokens_throttled: usize,
     /// Whether a `GET` of a blob leads to the storage server.
     pub redirects_blobs: bool,
     pub has_absolute_locations: bool,
