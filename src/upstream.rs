@@ -133,12 +133,13 @@ impl Upstream {
         result
     }
 
-    /// Asks whether it is a registry, as clients do first, without credentials.
+    /// Asks whether it is a registry, as clients do first, without credentials. No request of a
+    /// client: what comes of it is not the upstream's health.
     pub(crate) async fn ping(
         &self,
         limits: TransferLimits,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        self.send(self.ping_request(), None, limits).await
+        self.exchange(self.ping_request(), None, limits).await
     }
 
     /// Asks whether it is a registry that lets these credentials in.
@@ -150,7 +151,7 @@ impl Upstream {
         let mut request = self.ping_request();
         let headers = request.headers_mut();
         headers.insert(header::AUTHORIZATION, authorization);
-        self.send(request, None, limits).await
+        self.exchange(request, None, limits).await
     }
 
     fn ping_request(&self) -> Request<RequestBody> {

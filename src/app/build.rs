@@ -78,7 +78,7 @@ pub(super) async fn sites(
         if problems.has_errors() {
             return Err(StartError::Configuration(problems));
         }
-        serialize_tag_writes(&mut all);
+        lock_tags_by_rules(&mut all);
         Ok(Arc::new(Sites::new(
             snapshot,
             all.into_iter().map(Arc::new).collect(),
@@ -103,7 +103,7 @@ fn ensure_state(snapshot: &Snapshot) -> Result<(), StartError> {
 
 /// Serializes tag writes at every registry where a rule allows to create a tag and not to overwrite
 /// it, or the reverse: also those through other domains whose own rules do not.
-fn serialize_tag_writes(sites: &mut [Site]) {
+fn lock_tags_by_rules(sites: &mut [Site]) {
     let differs =
         |rule: &AccessRule| rule.actions.has(Action::Push) != rule.actions.has(Action::Overwrite);
     let distinguishes = |site: &&Site| site.host.access.rules.iter().any(differs);
@@ -118,8 +118,7 @@ fn serialize_tag_writes(sites: &mut [Site]) {
         .filter_map(behind)
         .collect();
     for site in sites {
-        site.serializes_tag_writes |=
-            behind(site).is_some_and(|registry| registries.contains(&registry));
+        site.rules_lock_tags = behind(site).is_some_and(|registry| registries.contains(&registry));
     }
 }
 

@@ -73,11 +73,6 @@ pub(super) fn build_site(
     let browser = builder.browser(trust.as_ref());
     let challenge = builder.challenge();
     let spool = builder.spool(purpose);
-    // So that a refusal can be compared with what is there.
-    let serializes_tag_writes = registry
-        .as_ref()
-        .and_then(Registry::upstream)
-        .is_some_and(|backend| backend.product.dialect().capabilities().immutable_tags);
     Some(Site {
         host: host.clone(),
         users: users?,
@@ -87,7 +82,7 @@ pub(super) fn build_site(
             .filter(|_| host.auth.mode.tokens().is_some())
             .cloned(),
         registry: registry?,
-        serializes_tag_writes,
+        rules_lock_tags: false,
         storage: trust.filter(|_| follows_redirects(host)),
         spool: spool?,
         browser: browser?,
@@ -160,10 +155,16 @@ impl SiteBuilder<'_> {
     }
 
     fn upstream(&mut self, upstream: &UpstreamSettings, trust: Option<&Trust>) -> Option<Registry> {
-        let product = Arc::new(KnownProduct::new(upstream));
-        let credential = Credential::new(upstream, &self.host.timeouts, &product)
-            .map_err(|error| self.report(&["upstream"], error.to_string()))
-            .ok()?;
+        let (credential, product) = match self.kept_login(upstream) {
+            Some(kept) => kept,
+            None => {
+                let product = Arc::new(KnownProduct::new(upstream));
+                let credential = Credential::new(upstream, &self.host.timeouts, &product)
+                    .map_err(|error| self.report(&["upstream"], error.to_string()))
+                    .ok()?;
+                (credential, product)
+            }
+        };
         let settings = TargetSettings {
             role: UpstreamRole::Registry,
             url: &upstream.url,
@@ -180,6 +181,22 @@ impl SiteBuilder<'_> {
             .map_err(|error| self.report(&["upstream", "api"], error.to_string()))
             .ok()?;
         Some(Registry::Upstream(Backend { api, ..backend }))
+    }
+
+    /// The login at the same registry with the same settings, with its tokens and what is known of
+    /// the product.
+    fn kept_login(&self, upstream: &UpstreamSettings) -> Option<(Credential, Arc<KnownProduct>)> {
+        let before = self.before?;
+        let settings = before.host.registry.upstream()?;
+        let is_same = settings.is_same_login(upstream)
+            && before.host.timeouts.upstream_connect == self.host.timeouts.upstream_connect;
+        let Backend {
+            credential,
+            product,
+            ..
+        } = before.registry.upstream().filter(|_| is_same)?;
+        let kept = (credential.clone(), product.clone());
+        Some(kept).filter(|(credential, _)| credential.is_current())
     }
 
     /// A store stays open across reloads, and its uploads continue.

@@ -9,7 +9,7 @@ use super::source::open_regular;
 
 /// Where a secret is, with the absolute path of a file. Read when it is needed, so that a file may
 /// change.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretSource(RawSecret);
 
 impl SecretSource {
@@ -47,6 +47,22 @@ pub(super) enum RawSecret {
     /// A file whose first line is the secret.
     File(PathBuf),
 }
+
+/// Equal is what is written, not what a file or variable holds.
+impl PartialEq for RawSecret {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(one), Self::Literal(other)) => {
+                one.expose_secret() == other.expose_secret()
+            }
+            (Self::Environment(one), Self::Environment(other)) => one == other,
+            (Self::File(one), Self::File(other)) => one == other,
+            (Self::Literal(_) | Self::Environment(_) | Self::File(_), _) => false,
+        }
+    }
+}
+
+impl Eq for RawSecret {}
 
 /// Why a secret cannot be read. Never contains the secret.
 #[derive(Debug, thiserror::Error)]

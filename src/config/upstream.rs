@@ -43,6 +43,38 @@ pub struct UpstreamSettings {
     pub follow_hosts: Vec<Authority>,
 }
 
+impl UpstreamSettings {
+    /// Whether it is the same registry with the same login at it.
+    pub(crate) fn is_same_login(&self, other: &Self) -> bool {
+        let Self {
+            url,
+            roots,
+            authorization,
+            product,
+            create: _,
+            untag: _,
+            admin: _,
+            api,
+            hosts,
+            names: _,
+            spool: _,
+            spool_directory: _,
+            redirects: _,
+            follow_hosts: _,
+        } = self;
+        let login = (url, roots, authorization, product, api, hosts);
+        login
+            == (
+                &other.url,
+                &other.roots,
+                &other.authorization,
+                &other.product,
+                &other.api,
+                &other.hosts,
+            )
+    }
+}
+
 /// `scheme://host[:port][/base]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamUrl {
@@ -82,7 +114,7 @@ impl Scheme {
 }
 
 /// The `Authorization` that the upstream receives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamAuthorization {
     /// None: the client's is removed.
     Strip,
@@ -93,7 +125,7 @@ pub enum UpstreamAuthorization {
 }
 
 /// moorgate's own credentials.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginSettings {
     pub kind: LoginKind,
     /// The service that exchanges them, where it is not the usual one: Entra, STS, Google's token
@@ -102,7 +134,7 @@ pub struct LoginSettings {
 }
 
 /// The kinds of credentials.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginKind {
     /// Sent as they are, or exchanged for a token where the registry wants one.
     Password {
@@ -129,7 +161,7 @@ pub enum LoginKind {
 }
 
 /// Where AWS credentials come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AwsKeys {
     Static {
         access_key_id: SecretSource,

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use http::{HeaderMap, header};
+
 use super::link::{unquoted, until_separator};
 
 /// A challenge of a header value.
@@ -24,6 +26,13 @@ impl AuthChallenge<'_> {
         let found = parameters.find(|(written, _)| written.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_ref())
     }
+}
+
+/// The challenges of a response, in order.
+pub(crate) fn of_response(headers: &HeaderMap) -> Vec<AuthChallenge<'_>> {
+    let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values.flat_map(challenges).collect()
 }
 
 /// The challenges of a header value, in order.

@@ -97,7 +97,9 @@ async fn pass(
     to: UpstreamRoute<'_>,
     body: ClientBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    if spooled::is_spooled(to, &cx.parts.headers) {
+    if spooled::may_be_spooled(to, &cx.parts.headers)
+        && Box::pin(spooled::is_spooled(to, &cx.parts.headers)).await?
+    {
         return Box::pin(spooled::answer(cx, to, body)).await;
     }
     let meta = RequestMeta::from_parts(to, &cx.parts);

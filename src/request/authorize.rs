@@ -394,7 +394,7 @@ impl Authorizer<'_> {
         }
         // Where no rule distinguishes creating from overwriting, the existing tag does not matter.
         let depends = |obligation: &TagObligation| {
-            self.site.serializes_tag_writes || !matches!(obligation.allowed, TagWrite::Any)
+            self.site.locks_tags() || !matches!(obligation.allowed, TagWrite::Any)
         };
         Ok(if obligations.iter().any(depends) {
             Obligations::TagWrites(obligations)

@@ -41,8 +41,9 @@ pub(crate) struct Site {
     /// Binds upload sessions to users; `None` if nothing is served.
     pub(crate) session_key: Option<SessionKey>,
     pub(crate) registry: Registry,
-    /// Whether writes to tags of its registry are locked. moorgate's own registry needs no lock.
-    pub(crate) serializes_tag_writes: bool,
+    /// Whether rules are the reason to lock writes to tags of its registry. moorgate's own registry
+    /// needs no lock.
+    pub(crate) rules_lock_tags: bool,
     /// The roots for storage that the registry redirects to, where moorgate follows redirects.
     pub(crate) storage: Option<Trust>,
     /// Where uploads are collected that the registry does not take as they come.
@@ -61,6 +62,16 @@ impl Site {
             .registry
             .upstream()
             .map_or(Redirects::Pass, |upstream| upstream.redirects)
+    }
+
+    /// Whether writes to tags of its registry are locked.
+    pub(crate) fn locks_tags(&self) -> bool {
+        // So that a refusal can be compared with what is there.
+        let may_refuse = |backend: &Backend| {
+            let capabilities = backend.product.dialect().capabilities();
+            capabilities.immutable_tags || backend.credential.awaits_product()
+        };
+        self.rules_lock_tags || self.registry.upstream().is_some_and(may_refuse)
     }
 
     /// The names of repositories at the registry, where they are others.
@@ -119,6 +130,13 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
+    /// Waits until its product is known: before something is decided by what the product can.
+    ///
+    /// Errors: the upstream did not answer.
+    pub(crate) async fn know_product(&self, limits: TransferLimits) -> Result<(), UpstreamError> {
+        self.credential.know_product(&self.upstream, limits).await
+    }
+
     /// Sends a request with the `Authorization` that it needs for a scope: the one place from which
     /// requests of the line go to upstreams.
     pub(crate) async fn send(

@@ -10,6 +10,7 @@ use super::known_product::KnownProduct;
 use super::login::scope::TokenScope;
 use super::login::{LoginSetupError, RegistryLogin, UpstreamRequest};
 use super::response_body::UpstreamBody;
+use super::transfer::TransferLimits;
 use crate::config::upstream::{UpstreamAuthorization, UpstreamSettings};
 use crate::config::vhost::Timeouts;
 
@@ -40,10 +41,41 @@ impl Credential {
         })
     }
 
+    /// Whether the product of the registry decides more than is known of it.
+    pub(crate) fn awaits_product(&self) -> bool {
+        match self {
+            Self::Own(login) => login.awaits_product(),
+            Self::None | Self::Client => false,
+        }
+    }
+
+    /// Waits until the product is known as far as the registry tells it: before something is decided
+    /// by what the product can.
+    ///
+    /// Errors: the registry did not answer.
+    pub(crate) async fn know_product(
+        &self,
+        upstream: &Arc<Upstream>,
+        limits: TransferLimits,
+    ) -> Result<(), UpstreamError> {
+        match self {
+            Self::Own(login) => login.know_product(upstream, limits).await,
+            Self::None | Self::Client => Ok(()),
+        }
+    }
+
+    /// Whether it is what a new one would be of the same settings: secrets in files may change.
+    pub(crate) fn is_current(&self) -> bool {
+        match self {
+            Self::Own(login) => login.is_current(),
+            Self::None | Self::Client => true,
+        }
+    }
+
     /// Sends a request with them.
     pub(crate) async fn send(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         mut sending: UpstreamRequest,
         scope: TokenScope<'_>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {

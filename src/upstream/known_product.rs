@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use super::product::{Dialect, dialect};
 use crate::config::upstream::UpstreamSettings;
-use crate::registry::challenge::challenges;
+use crate::registry::challenge;
 use crate::registry::product::Product;
 
 /// The product of one registry, as far as it is known.
@@ -86,12 +86,8 @@ impl KnownProduct {
         if self.given.is_some() || self.learned.get().is_some() {
             return;
         }
-        let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
-        let values = values.filter_map(|value| value.to_str().ok());
-        let product = values
-            .flat_map(challenges)
-            .find_map(|challenge| Product::of_challenge(&challenge));
-        if let Some(product) = product {
+        let challenges = challenge::of_response(headers);
+        if let Some(product) = challenges.iter().find_map(Product::of_challenge) {
             // Two requests may learn it at once, of one registry.
             let _ = self.learned.set(product);
         }

@@ -9,10 +9,12 @@ pub(crate) mod error;
 mod google;
 mod hosts;
 mod password;
+mod ping;
 mod refusal;
 pub(crate) mod scope;
 mod secret_files;
 mod service;
+mod single_exchange;
 mod token;
 mod tokens;
 
@@ -28,12 +30,14 @@ use super::transfer::TransferLimits;
 use super::{Upstream, copy_without_body};
 use crate::config::upstream::{LoginSettings, Scheme, UpstreamSettings, UpstreamUrl};
 use crate::config::vhost::Timeouts;
+use crate::registry::challenge;
 pub(crate) use credential_kind::LoginSetupError;
 use credential_kind::{CredentialKind, files};
 use error::LoginError;
 use hosts::CredentialHosts;
 use password::PasswordLogin;
-use refusal::{RefusedRequest, again, bearer, found};
+use ping::RegistryPing;
+use refusal::{RefusedRequest, again, bearer};
 use scope::TokenScope;
 use secret_files::SecretFiles;
 use service::ServiceClient;
@@ -49,6 +53,7 @@ pub(crate) struct RegistryLogin {
     hosts: CredentialHosts,
     client: ServiceClient,
     product: Arc<KnownProduct>,
+    ping: Arc<RegistryPing>,
     tokens: UpstreamTokens,
 }
 
@@ -89,6 +94,7 @@ impl RegistryLogin {
             files: SecretFiles::new(files(&login.kind)),
             hosts: CredentialHosts::new(settings, endpoint, services.unwrap_or_default()),
             client: ServiceClient::new(settings.roots.clone(), timeouts.upstream_connect),
+            ping: RegistryPing::new(product.clone()),
             product,
             tokens: UpstreamTokens::default(),
         }))
@@ -99,10 +105,13 @@ impl RegistryLogin {
     /// never 401.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         sending: UpstreamRequest,
         scope: TokenScope<'_>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        if self.awaits_product() {
+            self.ping.begin(upstream, sending.limits);
+        }
         let sent = match self.authorization(upstream, &sending, scope).await {
             Ok(sent) => sent,
             Err(error) => return Err(failed(upstream, error)),
@@ -139,7 +148,7 @@ impl RegistryLogin {
     /// nothing is tried, but the registry is asked before.
     async fn authorization(
         self: &Arc<Self>,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         sending: &UpstreamRequest,
         scope: TokenScope<'_>,
     ) -> Result<AuthorizationValue, Arc<LoginError>> {
@@ -150,7 +159,7 @@ impl RegistryLogin {
         if wants_tokens.is_none()
             && (sending.upload.is_some() || self.product.dialect().wants_tokens())
         {
-            Box::pin(self.probe(login, upstream, sending.limits)).await?;
+            Box::pin(self.learn_scheme(login, upstream, sending.limits)).await?;
             wants_tokens = login.wants_tokens();
         }
         match wants_tokens {
@@ -198,26 +207,23 @@ impl RegistryLogin {
         }
     }
 
-    /// Asks the registry without credentials how it takes them.
-    async fn probe(
+    /// Learns from what the registry answers without credentials how it takes them.
+    async fn learn_scheme(
         &self,
         login: &PasswordLogin,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         limits: TransferLimits,
     ) -> Result<(), Arc<LoginError>> {
-        let _learning = login.learning.lock().await;
+        // An upstream that does not answer will not answer the request either, which then says so.
+        let Ok(answer) = self.ping.answer(upstream, limits).await else {
+            return Ok(());
+        };
         if login.wants_tokens().is_some() {
             return Ok(());
         }
-        // An upstream that does not answer will not answer the request either, which then says so.
-        let Ok(response) = upstream.ping(limits).await else {
-            return Ok(());
-        };
-        let headers = response.headers();
-        self.product.learn(headers);
-        let found = found(headers);
+        let found = challenge::of_response(&answer.headers);
         match bearer(&found) {
-            Some(challenge) if response.status() == StatusCode::UNAUTHORIZED => {
+            Some(challenge) if answer.status == StatusCode::UNAUTHORIZED => {
                 self.learn_service(login, upstream, challenge)
             }
             _ => {
@@ -225,6 +231,31 @@ impl RegistryLogin {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the registry has to be asked for its product, which it has not told yet.
+    pub(super) fn awaits_product(&self) -> bool {
+        self.product.given().is_none() && !self.ping.is_answered()
+    }
+
+    /// Waits until the product is known for certain.
+    ///
+    /// Errors: the registry did not answer.
+    pub(super) async fn know_product(
+        &self,
+        upstream: &Arc<Upstream>,
+        limits: TransferLimits,
+    ) -> Result<(), UpstreamError> {
+        if self.awaits_product() {
+            let answer = self.ping.answer(upstream, limits).await;
+            answer.map_err(UpstreamError::Login)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its secrets are as they were when they were read last.
+    pub(super) fn is_current(&self) -> bool {
+        self.files.are_unchanged()
     }
 }
 

@@ -74,7 +74,7 @@ async fn the_password_never_reaches_the_page_server() {
     for keys in [
         "",
         "authorization = \"pass\"",
-        "username = \"gate\"\npassword = \"inside\"",
+        "product = \"distribution\"\nusername = \"gate\"\npassword = \"inside\"",
     ] {
         let pages = Upstream::new().await;
         let table = format!("[browser]\nurl = \"{}\"", pages.url());

@@ -24,8 +24,9 @@ struct SecretsFixture {
 impl SecretsFixture {
     async fn new(log: &str, alpn: &str) -> Self {
         let upstream = Upstream::new().await;
-        let domain = Domain::new("ci.test", &upstream.url())
-            .upstream("username = \"moorgate\"\npassword = \"upstream-hunter2\"");
+        let domain = Domain::new("ci.test", &upstream.url()).upstream(
+            "product = \"distribution\"\nusername = \"moorgate\"\npassword = \"upstream-hunter2\"",
+        );
         let process = Setup::new()
             .domain(domain)
             .main(&format!("[log]\n{log}"))

@@ -12,7 +12,7 @@ use crate::harness::{
 const LIST: &str = "/v2/a/tags/list";
 const BLOB: &str =
     "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const OWN: &str = "username = \"gate\"\npassword = \"inside\"";
+const OWN: &str = "product = \"distribution\"\nusername = \"gate\"\npassword = \"inside\"";
 
 /// What `/status` says of the upstream of `ci.test`.
 async fn health(gateway: &Gateway) -> Value {

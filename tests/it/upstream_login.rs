@@ -4,6 +4,9 @@
 mod answers;
 mod hostile;
 pub mod played;
+mod product;
+mod reload;
 mod secrets;
 mod services;
+mod services_refused;
 mod tokens;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::own_calls::refusal;
 use super::product_api::ProductApi;
 use super::request_meta::RequestMeta;
-use super::{mount, product_refusals, rewrite};
+use super::{mount, product_refusals, rewrite, upstream_login};
 use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
@@ -65,6 +65,13 @@ async fn started(
     to: UpstreamRoute<'_>,
     sent: Result<Response<UpstreamBody>, UpstreamError>,
 ) -> Result<Start, Rejection> {
+    let is_refused = match &sent {
+        Ok(response) => !response.status().is_success(),
+        Err(error) => matches!(error, UpstreamError::Login(_)),
+    };
+    if is_refused {
+        upstream_login::know_product(to).await?;
+    }
     let capabilities = to.backend.product.dialect().capabilities();
     let hides = capabilities.hides_missing_projects;
     let response = match sent {

@@ -7,7 +7,7 @@ use super::own_calls::OwnCalls;
 use super::product_api::ProductApi;
 use super::request_meta::RequestMeta;
 use super::swap::{ManifestDeletion, Swap};
-use super::{forward, product_refusals, rewrite, tag_write};
+use super::{forward, product_refusals, rewrite, tag_write, upstream_login};
 use crate::config::upstream::Untag;
 use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
@@ -46,6 +46,7 @@ pub(super) async fn to_upstream(
     else {
         return Err(Rejection::bad_target());
     };
+    upstream_login::know_product(to).await?;
     let repository = name.clone();
     match reference {
         Reference::Tag(tag) => {

@@ -17,6 +17,7 @@ pub(super) async fn translated(
     if !may_be_refusal(to, response.status()) {
         return Ok(response);
     }
+    know_product(to).await;
     // The response to HEAD has nothing to read, and its length is that of the response to GET.
     if *method == Method::HEAD {
         let refusal = UpstreamRefusal::new(response.status(), response.headers(), b"");
@@ -43,7 +44,20 @@ pub(super) fn translated_by(
 
 /// Whether a response with this status may refuse something in a product's own words.
 pub(super) fn may_be_refusal(to: UpstreamRoute<'_>, status: StatusCode) -> bool {
-    status.is_client_error() && status != StatusCode::UNAUTHORIZED && has_own_refusals(to)
+    let may_have_own = || has_own_refusals(to) || to.backend.credential.awaits_product();
+    status.is_client_error()
+        && status != StatusCode::UNAUTHORIZED
+        && to.route.call().is_some()
+        && may_have_own()
+}
+
+/// Waits until it is known whose words they are. Without an answer they pass as they are.
+pub(super) async fn know_product(to: UpstreamRoute<'_>) {
+    let known = to.backend.know_product(to.route.transfer_limits()).await;
+    if let Err(error) = known {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, "product of the upstream is not known");
+    }
 }
 
 /// Whether the upstream is a product that refuses in its own words.

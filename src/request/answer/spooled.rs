@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 
 use super::request_meta::RequestMeta;
 use super::store::content_range;
-use super::{forward, rewrite};
+use super::{forward, rewrite, upstream_login};
 use crate::registry::call::{Call, RepositoryCall, UploadStep};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -19,13 +19,13 @@ use crate::request::rejection::Rejection;
 use crate::request::respond;
 use crate::request::route::UpstreamRoute;
 use crate::store::spool::Spool;
-use crate::store::{BodyTimeouts, StoreError, UploadChunk, UploadKey};
+use crate::store::{BodyTimeouts, ContentRange, StoreError, UploadChunk, UploadKey};
 use crate::upstream::client_body::ClientBody;
 use crate::upstream::product::Chunks;
 use crate::upstream::request_body::{RequestBody, Upload};
 
-/// Whether a request belongs to an upload that is collected, or begins one.
-pub(super) fn is_spooled(to: UpstreamRoute<'_>, headers: &HeaderMap) -> bool {
+/// Whether a request may belong to an upload that is collected, or begin one.
+pub(super) fn may_be_spooled(to: UpstreamRoute<'_>, headers: &HeaderMap) -> bool {
     let operation = to.route.call().and_then(Call::operation);
     let Some(RepositoryCall::Upload { session, step }) = operation else {
         return false;
@@ -34,18 +34,38 @@ pub(super) fn is_spooled(to: UpstreamRoute<'_>, headers: &HeaderMap) -> bool {
     if to.route.session_owner().is_none() || to.route.site().spool.is_none() {
         return false;
     }
-    if session.as_spooled().is_some() {
-        return true;
-    }
-    let Some(range) = content_range(headers).filter(|range| range.begin == Some(0)) else {
-        return false;
+    let may_need_it = || {
+        let backend = to.backend;
+        let chunks = backend.product.dialect().capabilities().chunks;
+        chunks != Chunks::Any || backend.credential.awaits_product()
     };
-    *step == UploadStep::Chunk
-        && match to.backend.product.dialect().capabilities().chunks {
-            Chunks::Any => false,
-            Chunks::One => true,
-            Chunks::AtMost(most) => range.length.is_some_and(|length| length > most),
-        }
+    let may_begin = || first_chunk(headers).is_some() && may_need_it();
+    session.as_spooled().is_some() || *step == UploadStep::Chunk && may_begin()
+}
+
+/// Whether it does, as the product can take chunks.
+pub(super) async fn is_spooled(
+    to: UpstreamRoute<'_>,
+    headers: &HeaderMap,
+) -> Result<bool, Rejection> {
+    let session = to.route.call().and_then(Call::session);
+    if session.is_some_and(|session| session.as_spooled().is_some()) {
+        return Ok(true);
+    }
+    let Some(range) = first_chunk(headers) else {
+        return Ok(false);
+    };
+    upstream_login::know_product(to).await?;
+    Ok(match to.backend.product.dialect().capabilities().chunks {
+        Chunks::Any => false,
+        Chunks::One => true,
+        Chunks::AtMost(most) => range.length.is_some_and(|length| length > most),
+    })
+}
+
+/// The place of a chunk that begins an upload.
+fn first_chunk(headers: &HeaderMap) -> Option<ContentRange> {
+    content_range(headers).filter(|range| range.begin == Some(0))
 }
 
 /// Answers a step of such an upload.

@@ -68,6 +68,7 @@ pub(super) async fn to_upstream(
     if !product_refusals::may_be_refusal(to, response.status()) {
         return Ok(response);
     }
+    product_refusals::know_product(to).await;
     let (refusal, response) = product_refusals::read(response).await;
     if refusal.is_immutable()
         && let Some(tag) = own_tag

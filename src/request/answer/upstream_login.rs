@@ -9,6 +9,19 @@ use crate::request::rejection::{Rejection, UpstreamLoginError};
 use crate::request::route::UpstreamRoute;
 use crate::upstream::health::FailureReason;
 
+/// Waits until the product of the upstream is known, before something is decided by what it can.
+pub(super) async fn know_product(
+    UpstreamRoute { route, backend }: UpstreamRoute<'_>,
+) -> Result<(), Rejection> {
+    let known = backend.know_product(route.transfer_limits()).await;
+    known.map_err(|error| {
+        if let (Some(health), Some(reason)) = (backend.upstream.health(), error.reason()) {
+            health.failed(reason, error.to_string());
+        }
+        Rejection::upstream(error, 0)
+    })
+}
+
 /// Checks that an answer is not the refusal of a login that its client can do nothing about. Whether
 /// it is decides what a 401 says of the upstream's health.
 pub(super) fn check(

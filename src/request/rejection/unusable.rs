@@ -82,8 +82,12 @@ impl Rejection {
             .with(Extra::RetryAfter(10));
         }
         if error.is_transient() {
-            let message =
-                "this proxy cannot log in at the upstream registry at the moment: try again";
+            let message = match error {
+                LoginError::NoChallenge { .. } => {
+                    "the upstream registry does not answer /v2/ at the moment: try again"
+                }
+                _ => "this proxy cannot log in at the upstream registry at the moment: try again",
+            };
             return unavailable(StatusCode::SERVICE_UNAVAILABLE, message)
                 .with(Extra::RetryAfter(5));
         }

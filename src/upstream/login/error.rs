@@ -66,6 +66,12 @@ pub(crate) enum LoginError {
     /// Its answer is none that can be used.
     #[error("{service}, which exchanges moorgate's credentials, gave an unusable answer: {why}")]
     Unusable { service: String, why: &'static str },
+    /// The registry does not tell how it takes credentials, and with that which product it is.
+    #[error("the upstream registry does not tell which product it is: of /v2/, {cause}")]
+    NoChallenge {
+        cause: String,
+        reason: FailureReason,
+    },
     /// The credentials themselves cannot be read.
     #[error("{credential} cannot be read: the secret {cause}")]
     Secret {
@@ -98,7 +104,7 @@ impl LoginError {
             | Self::UnknownScheme(_)
             | Self::Secret { .. }
             | Self::Unreadable { .. } => FailureReason::Credentials,
-            Self::Unanswered { reason, .. } => *reason,
+            Self::Unanswered { reason, .. } | Self::NoChallenge { reason, .. } => *reason,
             Self::Unavailable { .. } => FailureReason::Status,
             Self::Unusable { .. } => FailureReason::Protocol,
             Self::Ended | Self::Interrupted => FailureReason::Closed,
@@ -109,7 +115,11 @@ impl LoginError {
     pub(crate) fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unanswered { .. } | Self::Unavailable { .. } | Self::Ended | Self::Interrupted
+            Self::Unanswered { .. }
+                | Self::NoChallenge { .. }
+                | Self::Unavailable { .. }
+                | Self::Ended
+                | Self::Interrupted
         )
     }
 }

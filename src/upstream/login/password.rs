@@ -25,8 +25,6 @@ pub(super) struct PasswordLogin {
     basic: ArcSwap<HeaderValue>,
     /// `None` until an answer of the registry has shown it.
     scheme: ArcSwapOption<LoginScheme>,
-    /// Held by who asks the registry for it.
-    pub(super) learning: tokio::sync::Mutex<()>,
 }
 
 /// How a registry takes a user name and a password.
@@ -45,7 +43,6 @@ impl PasswordLogin {
             password: password.clone(),
             basic: ArcSwap::from_pointee(basic),
             scheme: ArcSwapOption::empty(),
-            learning: tokio::sync::Mutex::default(),
         })
     }
 

@@ -12,7 +12,7 @@ use super::password::PasswordLogin;
 use super::scope::TokenScope;
 use super::token::AuthorizationValue;
 use super::{RegistryLogin, UpstreamRequest, failed};
-use crate::registry::challenge::{AuthChallenge, challenges};
+use crate::registry::challenge::{self, AuthChallenge};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::product::TokenNeed;
 use crate::upstream::request_body::RequestBody;
@@ -32,7 +32,7 @@ impl RegistryLogin {
     /// Learns from a refusal, and sends the request once more.
     pub(super) async fn repeat(
         self: &Arc<Self>,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         refused: RefusedRequest,
         headers: &HeaderMap,
         scope: TokenScope<'_>,
@@ -43,7 +43,9 @@ impl RegistryLogin {
             limits,
         } = refused;
         self.product.learn(headers);
-        let learned = self.learn(upstream, &sent, &found(headers)).await;
+        let learned = self
+            .learn(upstream, &sent, &challenge::of_response(headers))
+            .await;
         if let Err(error) = learned {
             let error = self.explained(upstream, error, &sent, limits).await;
             let error = self.in_scope(error, scope);
@@ -73,7 +75,7 @@ impl RegistryLogin {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let error = Arc::new(self.refusal_of_token(&found(response.headers())));
+        let error = Arc::new(self.refusal_of_token(&challenge::of_response(response.headers())));
         let error = self.explained(upstream, error, &next, limits).await;
         let error = self.in_scope(error, scope);
         if next.is_exchanged {
@@ -87,23 +89,30 @@ impl RegistryLogin {
     /// ones, nobody gets into a registry that lets nobody in without any.
     async fn explained(
         &self,
-        upstream: &Upstream,
+        upstream: &Arc<Upstream>,
         error: Arc<LoginError>,
         sent: &AuthorizationValue,
         limits: TransferLimits,
     ) -> Arc<LoginError> {
-        if !matches!(*error, LoginError::Refused { .. }) {
+        if !matches!(*error, LoginError::Refused { .. }) || !self.hides(upstream, limits).await {
             return error;
         }
-        let status = |response: Result<Response<UpstreamBody>, _>| Some(response.ok()?.status());
         let with = upstream.ping_with(sent.value.clone(), limits).await;
-        if status(with) != Some(StatusCode::OK)
-            || status(upstream.ping(limits).await) != Some(StatusCode::UNAUTHORIZED)
-        {
+        if !with.is_ok_and(|response| response.status() == StatusCode::OK) {
+            return error;
+        }
+        let without = self.ping.answer(upstream, limits).await;
+        if !without.is_ok_and(|answer| answer.status == StatusCode::UNAUTHORIZED) {
             return error;
         }
         let credential = self.credential.clone();
         Arc::new(LoginError::NoRight { credential })
+    }
+
+    /// Whether the product, once it is known, refuses what is missing like wrong credentials.
+    async fn hides(&self, upstream: &Arc<Upstream>, limits: TransferLimits) -> bool {
+        let known = self.know_product(upstream, limits).await;
+        known.is_ok() && self.product.dialect().capabilities().hides_missing_projects
     }
 
     /// What the lack of a right to read or write says where the product hides what is missing.
@@ -210,12 +219,6 @@ pub(super) fn again(
     }
     let sent = response.extensions_mut().remove::<SentHead>()?;
     Some(sent.into_request())
-}
-
-pub(super) fn found(headers: &HeaderMap) -> Vec<AuthChallenge<'_>> {
-    let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
-    let values = values.filter_map(|value| value.to_str().ok());
-    values.flat_map(challenges).collect()
 }
 
 /// The challenge of a registry that wants tokens and takes no passwords.

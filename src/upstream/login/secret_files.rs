@@ -22,6 +22,11 @@ impl SecretFiles {
         }
     }
 
+    /// Whether they are as they were when they were looked at last. Blocks.
+    pub(super) fn are_unchanged(&self) -> bool {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) == fingerprints(&self.paths)
+    }
+
     /// Whether they have changed since the last call.
     pub(super) async fn changed(&self) -> bool {
         if self.paths.is_empty() {

@@ -1,15 +1,15 @@
 //! One token: exchanged once however many requests wait for it, renewed before it ends without a
 //! request that waits, and not asked for again at once where that has failed.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::error::LoginError;
+use super::single_exchange::SingleExchange;
 
 /// What an exchange gave. Times are those of the monotonic clock, so that nothing depends on a
 /// clock that is set.
@@ -70,26 +70,13 @@ pub(super) struct AuthorizationValue {
 #[derive(Debug, Default)]
 pub(super) struct TokenSlot {
     token: ArcSwapOption<UpstreamToken>,
-    state: Mutex<SlotState>,
-    exchanged: Notify,
-}
-
-#[derive(Debug, Default)]
-struct SlotState {
-    is_exchanging: bool,
-    failure: Option<FailedExchange>,
-}
-
-#[derive(Debug)]
-struct FailedExchange {
-    error: Arc<LoginError>,
-    until: Instant,
+    exchange: Arc<SingleExchange>,
 }
 
 impl TokenSlot {
     /// The token, exchanged by `exchange` where there is none or where it ends soon.
     ///
-    /// Errors: what the last exchange said, for [`FAILURE_MEMORY`].
+    /// Errors: what the last exchange said a moment ago.
     pub(super) async fn token<F>(
         self: &Arc<Self>,
         exchange: impl Fn() -> F,
@@ -111,7 +98,7 @@ impl TokenSlot {
         let now = Instant::now();
         let token = self.token.load();
         let token = token.as_ref().filter(|token| now < token.end)?;
-        if now >= token.renew && self.begin(now).is_ok_and(|begins| begins) {
+        if now >= token.renew && self.exchange.begin(now).is_ok_and(|begins| begins) {
             self.run(exchange());
         }
         Some(AuthorizationValue {
@@ -130,120 +117,55 @@ impl TokenSlot {
     {
         let mut is_new = false;
         loop {
-            // Made before the state is read, so that no end of an exchange is missed.
-            let exchanged = self.exchanged.notified();
+            let ended = self.exchange.ended();
             if let Some(token) = self.usable(&exchange) {
                 return Ok(AuthorizationValue { is_new, ..token });
             }
-            if self.begin(Instant::now())? {
+            if self.exchange.begin(Instant::now())? {
                 self.run(exchange());
             }
             // Ends with the exchange, which has a time limit.
-            exchanged.await;
+            ended.await;
             is_new = true;
         }
     }
 
-    /// Whether the caller has to exchange. Errors: it failed a moment ago.
-    fn begin(&self, now: Instant) -> Result<bool, Arc<LoginError>> {
-        let mut state = self.state();
-        if let Some(failure) = state.failure.as_ref().filter(|failure| now < failure.until) {
-            return Err(failure.error.clone());
-        }
-        Ok(!std::mem::replace(&mut state.is_exchanging, true))
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an exchange goes on when its client leaves; ends by its time limit"
-    )]
     fn run(
         self: &Arc<Self>,
         exchange: impl Future<Output = Result<UpstreamToken, LoginError>> + Send + 'static,
     ) {
-        let running = RunningExchange(self.clone());
-        tokio::spawn(async move {
-            let result = timeout(EXCHANGE_TIMEOUT, exchange).await;
-            running
-                .0
-                .finish(result.unwrap_or(Err(LoginError::Interrupted)));
+        let slot = self.clone();
+        self.exchange.run(async move {
+            slot.token.store(Some(Arc::new(exchange.await?)));
+            Ok(())
         });
-    }
-
-    fn finish(&self, result: Result<UpstreamToken, LoginError>) {
-        let mut state = self.state();
-        state.is_exchanging = false;
-        match result {
-            Ok(token) => {
-                self.token.store(Some(Arc::new(token)));
-                state.failure = None;
-            }
-            Err(error) => state.failure = Some(FailedExchange::new(Arc::new(error))),
-        }
-        drop(state);
-        self.exchanged.notify_waiters();
     }
 
     /// The registry has refused this token: another one is exchanged, unless there is one already.
     pub(super) fn invalidate(&self, refused: &HeaderValue) {
-        let _state = self.state();
         let current = self.token.load();
         if current
             .as_ref()
             .is_some_and(|token| token.authorization == refused)
         {
-            self.token.store(None);
+            self.token.compare_and_swap(&current, None);
         }
     }
 
     /// The registry has refused a token that was just exchanged.
     pub(super) fn refuse(&self, refused: &HeaderValue, error: Arc<LoginError>) {
         self.invalidate(refused);
-        self.state().failure = Some(FailedExchange::new(error));
+        self.exchange.fail(error);
     }
 
     /// Another attempt may succeed: the credentials have changed.
     pub(super) fn forget_failure(&self) {
-        self.state().failure = None;
+        self.exchange.forget_failure();
     }
 
     /// Whether it has a token for later requests.
     pub(super) fn is_in_use(&self, now: Instant) -> bool {
         let token = self.token.load();
-        token.as_ref().is_some_and(|token| now < token.end) || self.state().is_exchanging
-    }
-
-    fn state(&self) -> MutexGuard<'_, SlotState> {
-        // Plain data: a panic elsewhere leaves nothing half-done in it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        token.as_ref().is_some_and(|token| now < token.end) || self.exchange.is_running()
     }
 }
-
-impl FailedExchange {
-    fn new(error: Arc<LoginError>) -> Self {
-        Self {
-            error,
-            until: Instant::now() + FAILURE_MEMORY,
-        }
-    }
-}
-
-/// An exchange under way. One that is dropped before its end, with its runtime or by a panic, lets
-/// the next request begin another.
-struct RunningExchange(Arc<TokenSlot>);
-
-impl Drop for RunningExchange {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        if std::mem::take(&mut state.is_exchanging) {
-            drop(state);
-            self.0.exchanged.notify_waiters();
-        }
-    }
-}
-
-/// How long a failed exchange answers all requests that would make another: long enough that
-/// thousands of requests make one, and short enough that a remedy shows at once.
-const FAILURE_MEMORY: Duration = Duration::from_secs(5);
-/// For all requests of one exchange, each of which has its own limit.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_mins(1);

@@ -6,7 +6,7 @@ const UPLOADS: &str = "/v2/a/blobs/uploads/";
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 const BLOB: &str =
     "/v2/a/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-const OWN: &str = "username = \"gate\"\npassword = \"inside\"";
+const OWN: &str = "product = \"distribution\"\nusername = \"gate\"\npassword = \"inside\"";
 
 /// As Google's Artifact Registry names a session, which takes more than a thousand characters.
 fn google() -> String {

@@ -17,7 +17,7 @@ fn redirect(location: &str) -> String {
 
 async fn following() -> (ProxiedPair, Upstream) {
     // The registry would get this; the storage must not.
-    let keys = "redirects = \"follow\"\nfollow_hosts = [\"127.0.0.1\"]\nusername = \"gate\"\npassword = \"inside\"";
+    let keys = "redirects = \"follow\"\nfollow_hosts = [\"127.0.0.1\"]\nproduct = \"distribution\"\nusername = \"gate\"\npassword = \"inside\"";
     (
         ProxiedPair::with(|domain| domain.upstream(keys)).await,
         Upstream::new().await,

@@ -4,7 +4,7 @@ use crate::harness::{Domain, ProxiedPair, basic, json, request};
 
 const BASIC: &str = "Basic realm=\"inside, Bearer\"";
 const BEARER: &str = "Bearer realm=\"https://auth.inside/token\",service=\"inside\"";
-const OWN: &str = "username = \"gate\"\npassword = \"inside\"";
+const OWN: &str = "product = \"distribution\"\nusername = \"gate\"\npassword = \"inside\"";
 const PASS: &str = "authorization = \"pass\"";
 
 /// Status and message with which a request ends that the upstream refuses with these challenges.

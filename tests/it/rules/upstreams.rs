@@ -29,9 +29,8 @@ async fn the_clients_credentials_pass_where_that_is_wanted() {
 
 #[tokio::test]
 async fn configured_credentials_replace_those_of_the_client() {
-    let mut between =
-        ProxiedPair::with(|domain| domain.upstream("username = \"gate\"\npassword = \"in:side\""))
-            .await;
+    let keys = "product = \"distribution\"\nusername = \"gate\"\npassword = \"in:side\"";
+    let mut between = ProxiedPair::with(|domain| domain.upstream(keys)).await;
     let asked = between.passed(request("GET", "/v2/", "")).await;
     assert_eq!(
         asked.get("authorization"),
@@ -41,7 +40,8 @@ async fn configured_credentials_replace_those_of_the_client() {
 
 #[tokio::test]
 async fn a_401_to_configured_credentials_does_not_reach_the_client() {
-    for keys in ["", "username = \"gate\"\npassword = \"wrong\""] {
+    let own = "product = \"distribution\"\nusername = \"gate\"\npassword = \"wrong\"";
+    for keys in ["", own] {
         let mut between = ProxiedPair::with(|domain| domain.upstream(keys)).await;
         between.forwarded(request("GET", "/v2/", "")).await;
         let (head, body) = between

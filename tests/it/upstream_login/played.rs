@@ -1,9 +1,10 @@
 //! A registry and its token service in one server, which count every request.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -12,11 +13,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::harness::{Domain, Gateway, RawPeer, Setup, basic, request};
 
 /// The keys of `[upstream]` with the credentials that the token service knows.
-pub const OWN: &str = "username = \"gate\"\npassword = \"inside\"";
+pub const OWN: &str = "product = \"distribution\"\nusername = \"gate\"\npassword = \"inside\"";
+/// The same, where the registry has to tell its product.
+pub const AUTO: &str = "username = \"gate\"\npassword = \"inside\"";
 
 /// A registry with its token service. Dropped, it stops listening.
 pub struct PlayedLogin {
@@ -47,7 +51,16 @@ pub struct PlayedState {
     pub denied: Option<&'static str>,
     /// While it is set, the token service does not answer.
     pub silent: bool,
-    valid: HashSet<String>,
+    /// What the registry answers to `/v2/` without credentials instead.
+    pub pinged: Option<fn() -> Answer>,
+    /// While it is set, the registry does not answer that.
+    pub silent_ping: bool,
+    /// Whether the registry takes the password itself.
+    pub takes_passwords: bool,
+    /// How long the registry takes a token.
+    pub life: Duration,
+    /// The tokens, with their ends.
+    valid: HashMap<String, Instant>,
     issued: usize,
 }
 
@@ -60,7 +73,19 @@ pub struct Seen {
     pub body: String,
 }
 
+impl Seen {
+    /// Whether it asks what the registry is.
+    pub fn is_ping(&self) -> bool {
+        self.target == "/v2/" && self.authorization.is_empty()
+    }
+}
+
 impl PlayedState {
+    fn is_silent(&self, seen: &Seen) -> bool {
+        let is_token = self.silent && seen.target.starts_with("/token");
+        is_token || self.silent_ping && seen.is_ping()
+    }
+
     /// The tokens that were issued before become invalid.
     pub fn revoke(&mut self) {
         self.valid.clear();
@@ -81,7 +106,11 @@ impl PlayedLogin {
             only_post: false,
             denied: None,
             silent: false,
-            valid: HashSet::new(),
+            pinged: None,
+            silent_ping: false,
+            takes_passwords: false,
+            life: Duration::from_hours(48),
+            valid: HashMap::new(),
             issued: 0,
         }));
         let shared = state.clone();
@@ -115,6 +144,14 @@ impl PlayedLogin {
             .partition(|seen| is_token(seen) == of_tokens);
         *seen = left;
         found
+    }
+
+    /// How often it was asked what it is since the last call.
+    pub fn pings(&self) -> usize {
+        let seen = &mut self.state.lock().unwrap().seen;
+        let before = seen.len();
+        seen.retain(|seen| !seen.is_ping());
+        before - seen.len()
     }
 
     /// The targets of the exchanges since the last call, decoded.
@@ -161,13 +198,9 @@ async fn respond(
     if let Ok(body) = body.collect().await {
         seen.body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
     }
-    let is_silent = {
-        let mut state = state.lock().unwrap();
-        state.seen.push(seen.clone());
-        state.silent && seen.target.starts_with("/token")
-    };
-    if is_silent {
-        std::future::pending::<()>().await;
+    state.lock().unwrap().seen.push(seen.clone());
+    while state.lock().unwrap().is_silent(&seen) {
+        tokio::task::yield_now().await;
     }
     let mut state = state.lock().unwrap();
     Ok(if seen.target.starts_with("/token") {
@@ -190,7 +223,8 @@ fn exchange(state: &mut PlayedState, seen: &Seen) -> Answer {
     }
     state.issued += 1;
     let token = format!("token-{}", state.issued);
-    state.valid.insert(format!("Bearer {token}"));
+    let end = Instant::now() + state.life;
+    state.valid.insert(format!("Bearer {token}"), end);
     let members = &state.members;
     let separator = if members.is_empty() { "" } else { "," };
     answer(
@@ -200,7 +234,12 @@ fn exchange(state: &mut PlayedState, seen: &Seen) -> Answer {
 }
 
 fn registry(state: &PlayedState, seen: &Seen) -> Answer {
-    let is_valid = state.valid.contains(&seen.authorization);
+    if let Some(pinged) = state.pinged.filter(|_| seen.is_ping()) {
+        return pinged();
+    }
+    let takes_it = state.takes_passwords && seen.authorization == basic("gate", &state.password);
+    let end = state.valid.get(&seen.authorization);
+    let is_valid = takes_it || end.is_some_and(|end| Instant::now() < *end);
     let is_denied = |path: &str| seen.target.starts_with(path);
     let is_denied = is_valid && state.denied.is_some_and(is_denied);
     if is_valid && !is_denied {
@@ -212,7 +251,10 @@ fn registry(state: &PlayedState, seen: &Seen) -> Answer {
     } else {
         ""
     };
-    let challenge = format!("Bearer realm=\"{}\",service=\"played\"{error}", state.realm);
+    let challenge = match state.takes_passwords {
+        true => "Basic realm=\"played\"".to_owned(),
+        false => format!("Bearer realm=\"{}\",service=\"played\"{error}", state.realm),
+    };
     refused
         .headers_mut()
         .insert("www-authenticate", challenge.parse().unwrap());
