@@ -1,6 +1,7 @@
 //! Deletion at each product: a tag goes alone, and a manifest where the product lets it go.
 
 use super::fixture::{NAME, ProductFixture, products};
+use super::observed::image;
 use crate::harness::RegistryClient;
 use crate::harness::played::{DeletionGuard, digest};
 
@@ -108,7 +109,64 @@ async fn the_last_tag_of_a_package_stays_at_github() {
         let words = "You must delete the package instead";
         fixture.refused(&refused, (403, "DENIED"), words);
     }
-    fixture.expect(&fixture.manifest("v1").await, 200);
+    let kept = [("v1".to_owned(), found)];
+    assert_eq!(fixture.played.tags(NAME), kept);
+}
+
+/// The words of the product say which right is missing, and the tag leads where it did.
+#[tokio::test]
+async fn a_credential_without_the_right_deletes_nothing() {
+    for (product, words) in [
+        ("dockerhub", "access denied: insufficient scope"),
+        ("ghcr", "delete:packages"),
+    ] {
+        let fixture = ProductFixture::without_admin(product).await;
+        let manifest = fixture.push("v1", b"layer").await;
+        fixture.tag("v2", &manifest).await;
+        let before = fixture.played.tags(NAME);
+        for _ in 0..2 {
+            let refused = fixture.delete("v1").await;
+            fixture.refused(&refused, (403, "DENIED"), words);
+            assert_eq!(fixture.played.tags(NAME), before, "{product}");
+        }
+    }
+}
+
+/// Names of any depth, where the product has such, and repositories with more manifests than a page
+/// of an API holds.
+#[tokio::test]
+async fn a_tag_goes_in_a_nested_repository_with_many_manifests() {
+    const NESTED: &str = "acme/app/part/of-it";
+    for product in products() {
+        let fixture = ProductFixture::new(product).await;
+        let name = match fixture.played.switches().levels {
+            Some(_) => NAME,
+            None => NESTED,
+        };
+        let played = &fixture.played;
+        let manifest = |layer: &str| image(&played.put_blob(name, layer.as_bytes()));
+        let found = played.put_manifest(name, Some("v1"), &manifest("layer"));
+        played.put_manifest(name, Some("v2"), &manifest("layer"));
+        for number in 0..120 {
+            let tag = format!("other-{number}");
+            played.put_manifest(name, Some(&tag), &manifest(&tag));
+        }
+        let target = format!("/v2/{name}/manifests/v1");
+        let deleted = fixture.alice.send("DELETE", &target, &[], b"").await;
+        fixture.expect(&deleted, 202);
+        let tags = played.tags(name);
+        assert_eq!(tags.len(), 121, "{product}");
+        assert!(
+            tags.contains(&("v2".to_owned(), found.clone())),
+            "{product}"
+        );
+        if keeps_tagged(&fixture).is_none() {
+            let target = format!("/v2/{name}/manifests/{found}");
+            let deleted = fixture.alice.send("DELETE", &target, &[], b"").await;
+            fixture.expect(&deleted, 202);
+            assert_eq!(played.tags(name).len(), 120, "{product}");
+        }
+    }
 }
 
 #[tokio::test]

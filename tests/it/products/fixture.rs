@@ -110,6 +110,21 @@ impl ProductFixture {
         Self::playing((product, switches), "", "").await
     }
 
+    /// With one credential, which has no right to delete by the product's own API.
+    pub async fn without_admin(product: &'static str) -> Self {
+        let mut switches = switches(product);
+        let own = switches.credentials.clone();
+        // What is configured as the other one is the same.
+        switches.credentials.admin_user.clone_from(&own.user);
+        switches
+            .credentials
+            .admin_password
+            .clone_from(&own.password);
+        let fixture = Self::playing((product, switches), "", "").await;
+        fixture.played.set(|switches| switches.credentials = own);
+        fixture
+    }
+
     /// With TLS in front of the registry and of its API.
     pub async fn over_tls(product: &'static str, keys: &str, tables: &str) -> Self {
         let played = PlayedRegistry::start(switches(product)).await;

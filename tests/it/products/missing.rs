@@ -141,3 +141,18 @@ async fn who_reads_makes_nothing() {
         assert!([200, 404].contains(&list.status), "{product} {list:?}");
     }
 }
+
+/// What is made has the name that the registry knows.
+#[tokio::test]
+async fn what_is_missing_is_made_by_its_other_name() {
+    let map = "[[upstream.map]]\nprefix = 'ci/'\nto = 'fresh/team/ci-'\n";
+    for product in ["harbor"] {
+        let fixture = ProductFixture::with(product, "create = true", map).await;
+        fixture.alice.push_blob("ci/app", b"layer").await;
+        let lines = fixture.played.take_lines();
+        assert_eq!(lines.iter().filter(creates).count(), 1, "{lines:#?}");
+        let repositories = fixture.played.repositories();
+        let name = "fresh/team/ci-app".to_owned();
+        assert!(repositories.contains(&name), "{product} {repositories:?}");
+    }
+}
