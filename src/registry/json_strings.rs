@@ -6,20 +6,36 @@
 pub(crate) enum Selected {
     /// The values of this member of the outermost object.
     Member(&'static str),
+    /// The elements of the array that this member of the outermost object is.
+    Elements(&'static str),
     /// All values.
     All,
+}
+
+/// What sees the selected strings.
+pub(crate) trait StringVisitor {
+    /// Another text for a string, or `None` if it stays.
+    fn replaced(&mut self, text: &str) -> Option<String>;
+}
+
+impl<F: Fn(&str) -> Option<String>> StringVisitor for F {
+    fn replaced(&mut self, text: &str) -> Option<String> {
+        self(text)
+    }
 }
 
 /// Replaces the strings of one document.
 pub(crate) struct StringReplacer<R> {
     selected: Selected,
-    replaced: R,
+    visitor: R,
     /// Whether each open container is an object.
     open: Vec<bool>,
     /// Whether the next string is the name of a member.
     expects_name: bool,
     /// Whether the value of the selected member of the outermost object is next.
     is_member: bool,
+    /// Whether the array is open that the selected member is.
+    is_within_member: bool,
     /// The string so far, from its quotation mark on.
     string: Vec<u8>,
     is_escaped: bool,
@@ -27,15 +43,15 @@ pub(crate) struct StringReplacer<R> {
     has_given_up: bool,
 }
 
-impl<R: Fn(&str) -> Option<String>> StringReplacer<R> {
-    /// `replaced`: another text for a string, or `None` if it stays.
-    pub(crate) fn new(selected: Selected, replaced: R) -> Self {
+impl<R: StringVisitor> StringReplacer<R> {
+    pub(crate) fn new(selected: Selected, visitor: R) -> Self {
         Self {
             selected,
-            replaced,
+            visitor,
             open: Vec::new(),
             expects_name: false,
             is_member: false,
+            is_within_member: false,
             string: Vec::new(),
             is_escaped: false,
             has_given_up: false,
@@ -81,10 +97,16 @@ impl<R: Fn(&str) -> Option<String>> StringReplacer<R> {
         std::mem::take(&mut self.string)
     }
 
+    /// What has seen the strings; `None` if it did not see all of them.
+    pub(crate) fn into_visitor(self) -> Option<R> {
+        (!self.has_given_up).then_some(self.visitor)
+    }
+
     fn structure(&mut self, byte: u8) {
         match byte {
             b'{' | b'[' => {
                 let is_object = byte == b'{';
+                self.is_within_member |= self.is_member && !is_object && self.open.len() == 1;
                 self.has_given_up = self.open.len() == MAX_DEPTH;
                 self.open.push(is_object);
                 self.expects_name = is_object;
@@ -92,6 +114,7 @@ impl<R: Fn(&str) -> Option<String>> StringReplacer<R> {
             }
             b'}' | b']' => {
                 self.open.pop();
+                self.is_within_member &= self.open.len() > 1;
                 self.expects_name = false;
                 self.is_member = false;
             }
@@ -109,13 +132,14 @@ impl<R: Fn(&str) -> Option<String>> StringReplacer<R> {
         let text = || serde_json::from_slice::<String>(&string).ok();
         let is_outermost = self.open.len() == 1;
         match self.selected {
-            Selected::Member(name) if self.expects_name => {
+            Selected::Member(name) | Selected::Elements(name) if self.expects_name => {
                 self.is_member = is_outermost && text().is_some_and(|text| text == name);
             }
             _ if self.expects_name => {}
             Selected::Member(_) if !(is_outermost && self.is_member) => {}
-            Selected::Member(_) | Selected::All => {
-                if let Some(replaced) = text().and_then(|text| (self.replaced)(&text)) {
+            Selected::Elements(_) if !(self.is_within_member && self.open.len() == 2) => {}
+            Selected::Member(_) | Selected::Elements(_) | Selected::All => {
+                if let Some(replaced) = text().and_then(|text| self.visitor.replaced(&text)) {
                     let encoded = serde_json::Value::String(replaced).to_string();
                     out.extend_from_slice(encoded.as_bytes());
                     return;
@@ -165,6 +189,20 @@ mod tests {
                 .replace(r#""in/a""#, r#""\"out\"""#)
                 .replace(r#""\"out\"":1e400"#, r#""in/a":1e400"#);
             assert_eq!(replaced(Selected::All, document, pieces), all);
+        }
+    }
+
+    #[test]
+    fn the_elements_of_a_member_are_seen() {
+        let document = r#" {"child":["in/a"], "m":{"tags":["in/a"]}, "tags" : [ "in/a" ,
+            ["in/a"], {"tags":["in/a"],"in/a":"in/a"}, "in\/a"], "other":["in/a"], "x":"in/a",
+            "tags":"in/a"} "#;
+        let expected = document
+            .replace(r#"[ "in/a" ,"#, r#"[ "\"out\"" ,"#)
+            .replace(r#""in\/a""#, r#""\"out\"""#);
+        for pieces in [1, 2, 3, 7, 1000] {
+            let found = replaced(Selected::Elements("tags"), document, pieces);
+            assert_eq!(found, expected);
         }
     }
 

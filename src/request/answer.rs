@@ -22,6 +22,7 @@ mod spooled;
 mod store;
 mod swap;
 pub(crate) mod tag_locks;
+mod tag_pages;
 mod tag_write;
 mod upstream_login;
 
@@ -113,6 +114,9 @@ async fn pass(
     // Boxed to keep this rare, large future out of every request's future.
     if product_refusals::may_be_refusal(to, response.status()) {
         return Box::pin(product_refusals::translated(to, &meta.method, response)).await;
+    }
+    if tag_pages::may_be_whole(to, &response) {
+        return Box::pin(tag_pages::paged(to, response)).await;
     }
     Ok(response)
 }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, head
 use hyper::body::Body;
 
 use super::names::{self, without_mount};
-use super::page_size;
+use super::{page_size, tag_pages};
 use crate::registry::call::Call;
 use crate::registry::upload_id::UploadId;
 use crate::request::conn_info::ConnInfo;
@@ -193,8 +193,8 @@ fn upstream_request(
         if call.is_upload() {
             headers::correct_upload_type(&mut headers);
         }
-        if route.mapped_call().is_some() {
-            // Names are replaced in errors and lists.
+        if route.mapped_call().is_some() || tag_pages::is_paged(call) {
+            // Names are replaced in errors and lists, and lists are cut into pages.
             headers.insert(
                 header::ACCEPT_ENCODING,
                 HeaderValue::from_static("identity"),

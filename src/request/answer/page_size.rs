@@ -23,10 +23,18 @@ pub(super) fn bounded(call: &Call, query: Option<&str>) -> Option<String> {
 }
 
 /// The query of a smaller page, for a registry that refuses the one of the client; `None` if that
-/// is small already.
+/// is small already. A page without entries may be refused as well: it is made of one with an entry.
 pub(super) fn smaller(call: &Call, query: Option<&str>) -> Option<String> {
     let query = query.filter(|_| is_list(call))?;
-    (requested(query)? > SMALL_PAGE_SIZE).then(|| with_page_size(query, SMALL_PAGE_SIZE))
+    match requested(query)? {
+        0 if is_tags_list(call) => Some(with_page_size(query, 1)),
+        n if n > SMALL_PAGE_SIZE => Some(with_page_size(query, SMALL_PAGE_SIZE)),
+        _ => None,
+    }
+}
+
+fn is_tags_list(call: &Call) -> bool {
+    matches!(call.operation(), Some(RepositoryCall::TagsList { .. }))
 }
 
 fn is_list(call: &Call) -> bool {

@@ -293,6 +293,16 @@ pub(crate) fn api_failed(error: ApiError) -> Rejection {
     }
 }
 
+/// The registry did not send a list to its end, or sent none that can be read.
+pub(crate) fn list_cut() -> Rejection {
+    Rejection::bad_gateway(ListCut)
+}
+
+/// A list without its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream registry did not send a whole list: try again")]
+struct ListCut;
+
 /// The upstream refused a request of moorgate itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the upstream registry refused a step of it with status {status}: {message}")]
