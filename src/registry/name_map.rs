@@ -198,6 +198,14 @@ impl NameMap {
         rule.map_or("", |rule| &name.as_str()[..rule.prefix.len()])
     }
 
+    /// The first component of the names of each rule at the registry; `None` where it may be any.
+    pub fn namespaces(&self) -> impl Iterator<Item = Option<&str>> {
+        self.rules.iter().map(|rule| {
+            let (namespace, _) = rule.to.split_once('/')?;
+            Some(namespace)
+        })
+    }
+
     fn rule_of(&self, name: &str) -> Option<&NameRule> {
         self.rules
             .iter()
@@ -260,6 +268,17 @@ mod tests {
             NameMap::default().to_registry(&name("a/b")),
             Ok(name("a/b"))
         );
+    }
+
+    #[test]
+    fn a_rule_says_in_which_namespace_its_names_are() {
+        let map = map(&[
+            ("ci/", "acme/ci-", Some("--")),
+            ("base/", "mirror/a/", None),
+            ("x/", "open", None),
+        ]);
+        let namespaces: Vec<_> = map.namespaces().collect();
+        assert_eq!(namespaces, [Some("acme"), Some("mirror"), None]);
     }
 
     #[test]

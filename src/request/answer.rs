@@ -13,6 +13,7 @@ mod own_calls;
 mod page_size;
 mod paging;
 mod product_api;
+mod product_lists;
 mod product_refusals;
 mod redirects;
 mod references;
@@ -49,6 +50,11 @@ pub(super) async fn answer(
 ) -> Result<Response<ResponseBody>, Rejection> {
     // Boxed to keep the rare, large futures out of every request's future.
     match (route.destination(), route.obligations()) {
+        (Destination::Upstream(to), Obligations::Plain | Obligations::Filtered)
+            if product_lists::is_listed_by_api(to) =>
+        {
+            Box::pin(product_lists::catalog(cx, to)).await
+        }
         (Destination::Upstream(to), Obligations::Plain) if names::is_mapped_catalog(to) => {
             Box::pin(catalog::from_upstream(cx, to)).await
         }

@@ -70,6 +70,25 @@ pub(crate) trait Dialect: Send + Sync {
         unsupported()
     }
 
+    /// A page of the repositories of a namespace by the product's own API, by their whole names.
+    fn repositories<'a>(
+        &'a self,
+        _api: &'a ApiClient,
+        _namespace: &'a str,
+        _page: PageOfApi<'a>,
+    ) -> ApiFuture<'a, ListedNames> {
+        unsupported()
+    }
+
+    /// A page of the namespaces that the credentials for the API can see, where it lists them.
+    fn namespaces<'a>(
+        &'a self,
+        _api: &'a ApiClient,
+        _page: PageOfApi<'a>,
+    ) -> ApiFuture<'a, ListedNames> {
+        unsupported()
+    }
+
     /// What has to be made before the first push to a repository: itself, or what contains it.
     fn container_of(&self, repository: &RepositoryName) -> String {
         repository.to_string()
@@ -99,6 +118,18 @@ pub(crate) struct TaggedImage<'a> {
     pub(crate) tag: &'a Tag,
 }
 
+/// A page of a list of an API: the first one, or what the one before called its `next`.
+pub(crate) type PageOfApi<'a> = Option<&'a str>;
+
+/// Names of a page of a list of an API.
+#[derive(Debug, Default)]
+pub(crate) struct ListedNames {
+    pub(crate) names: Vec<String>,
+    /// What the dialect calls the next page. Never an address that the API gives: the next request
+    /// has credentials.
+    pub(crate) next: Option<String>,
+}
+
 /// What came of the deletion of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Untagged {
@@ -122,6 +153,8 @@ pub(crate) struct Capabilities {
     pub(crate) tag_deletion: Deletion,
     /// Of a manifest with all its tags.
     pub(crate) digest_deletion: Deletion,
+    /// Of the list of repositories.
+    pub(crate) catalog: CatalogSource,
     /// Of blobs that are uploaded in chunks.
     pub(crate) chunks: Chunks,
     /// Whether it may refuse to move a tag, also to where the tag is.
@@ -137,6 +170,7 @@ impl Capabilities {
     const STANDARD: Self = Self {
         tag_deletion: Deletion::Registry,
         digest_deletion: Deletion::Registry,
+        catalog: CatalogSource::Registry,
         chunks: Chunks::Any,
         immutable_tags: false,
         own_refusals: false,
@@ -151,6 +185,18 @@ pub(crate) enum Deletion {
     Registry,
     /// The product's own.
     Api,
+}
+
+/// Where the list of repositories comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CatalogSource {
+    /// The registry's own catalog.
+    Registry,
+    /// The product's own API: the registry has none.
+    Api,
+    /// The product's own API where there are credentials for it: the registry shows its own to
+    /// administrators alone.
+    ApiOrRegistry,
 }
 
 /// In which pieces a blob may be uploaded.

@@ -3,7 +3,7 @@
 //! knows repositories by other names, its order is not that of the names for clients: every page is
 //! chosen from all of its names.
 
-mod sorted;
+pub(super) mod sorted;
 
 use http::{Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -65,7 +65,8 @@ impl FilteredPage {
     }
 }
 
-fn may_see(route: &Route, name: &str) -> bool {
+/// Whether the user may see a repository in the list.
+pub(super) fn may_see(route: &Route, name: &str) -> bool {
     let policy = &route.site().policy;
     policy
         .decide(route.principal(), Action::Catalog, name, None)

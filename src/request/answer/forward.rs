@@ -48,7 +48,7 @@ pub(super) async fn forward(
         )
         .await;
     cx.record.answered();
-    response.map_err(|error| Rejection::upstream(error, limit))
+    response.map_err(|error| Rejection::upstream_call(error, limit, to.route.call()))
 }
 
 /// The client's body, of at most `limit` bytes, and its progress; `None` for an empty one.

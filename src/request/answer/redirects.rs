@@ -58,7 +58,7 @@ pub(super) async fn send(
         .backend
         .send(request, None, to.route.transfer_limits(), to.token_scope())
         .await
-        .map_err(|error| Rejection::upstream(error, 0))?;
+        .map_err(|error| Rejection::upstream_call(error, 0, to.route.call()))?;
     followed(cx, to, &meta, response).await
 }
 

@@ -289,8 +289,34 @@ pub(crate) fn api_failed(error: ApiError) -> Rejection {
         | ApiError::Unauthorized(_)
         | ApiError::Secret(_)
         | ApiError::Unexpected { .. }
-        | ApiError::Invalid) => Rejection::bad_gateway(error),
+        | ApiError::Invalid
+        | ApiError::TooManyPages) => Rejection::bad_gateway(error),
     }
+}
+
+/// The product's own API did not list the repositories.
+pub(crate) fn listing_failed(error: ApiError) -> Rejection {
+    match error {
+        ApiError::Unsupported | ApiError::NotFound => no_listing(
+            "this registry lists repositories by its product's own API only: its administrator \
+             gives this proxy credentials for it ([upstream] username and password, or \
+             [upstream.admin])",
+        ),
+        other => api_failed(other),
+    }
+}
+
+/// The product lists the repositories of a namespace only, and none is known.
+pub(crate) fn no_namespace() -> Rejection {
+    no_listing(
+        "this registry lists the repositories of a namespace only, and this proxy knows none: its \
+         administrator names them ([[upstream.map]])",
+    )
+}
+
+fn no_listing(message: &'static str) -> Rejection {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Rejection::new(status, ErrorCode::Unsupported, message).with(Extra::Allow(""))
 }
 
 /// The registry did not send a list to its end, or sent none that can be read.

@@ -4,6 +4,7 @@
 use http::StatusCode;
 
 use super::{ErrorSource, Extra, Rejection};
+use crate::registry::call::Call;
 use crate::registry::error_code::ErrorCode;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::login::error::LoginError;
@@ -51,6 +52,19 @@ impl Rejection {
     pub(crate) fn upstream_unauthorized(error: UpstreamLoginError) -> Self {
         let mut rejection = Self::bad_gateway(error);
         rejection.error_source = ErrorSource::WatchedUpstream;
+        rejection
+    }
+
+    /// The upstream gave no response to a call, as [`Self::upstream`].
+    pub(crate) fn upstream_call(error: UpstreamError, limit: u64, call: Option<&Call>) -> Self {
+        let has_no_right = matches!(&error, UpstreamError::Login(login)
+            if matches!(**login, LoginError::NoRight { .. }));
+        let mut rejection = Self::upstream(error, limit);
+        if has_no_right && matches!(call, Some(Call::Catalog { .. })) {
+            rejection.message = "the upstream registry does not show its list of repositories to \
+                                 this proxy: it may be for administrators there"
+                .into();
+        }
         rejection
     }
 

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ use crate::config::upstream::{
 };
 use crate::config::vhost::Timeouts;
 use crate::keyed_lock::{KeyGuard, KeyedLock};
+use crate::registry::link::links;
 use crate::state_file::run_blocking;
 use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, ConnectorError, Trust};
@@ -71,6 +73,8 @@ pub(crate) enum ApiError {
     Unexpected { status: StatusCode, message: String },
     #[error("the product's API sent a response that is not valid")]
     Invalid,
+    #[error("a list of the product's API has more pages than moorgate reads")]
+    TooManyPages,
 }
 
 /// What is sent to the API.
@@ -416,6 +420,24 @@ impl ApiResponse {
     }
 
     pub(crate) fn json(&self) -> Result<Value, ApiError> {
+        serde_json::from_slice(&self.body).map_err(|_| ApiError::Invalid)
+    }
+
+    /// Whether a `Link` leads to a next page.
+    pub(crate) fn has_next(&self) -> bool {
+        let values = self.headers.get_all(header::LINK).iter();
+        let mut links = values
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(links)
+            .flatten();
+        links.any(|link| link.has_relation("next"))
+    }
+
+    /// The document of a list. Errors: the API refuses it.
+    pub(crate) fn parsed<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        if self.status != StatusCode::OK {
+            return Err(self.refusal());
+        }
         serde_json::from_slice(&self.body).map_err(|_| ApiError::Invalid)
     }
 

@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError};
-use super::{ApiFuture, Capabilities, Deletion, Dialect, TaggedImage, Untagged};
+use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError, ApiResponse, path_segment};
+use super::{
+    ApiFuture, Capabilities, CatalogSource, Deletion, Dialect, ListedNames, PageOfApi, TaggedImage,
+    Untagged,
+};
 use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::host::HostName;
 
@@ -27,6 +31,7 @@ impl Dialect for DockerHub {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
+            catalog: CatalogSource::Api,
             immutable_tags: true,
             own_refusals: true,
             ..Capabilities::STANDARD
@@ -45,22 +50,23 @@ impl Dialect for DockerHub {
     fn untag<'a>(&'a self, api: &'a ApiClient, image: TaggedImage<'a>) -> ApiFuture<'a, Untagged> {
         Box::pin(untag(api, image))
     }
+
+    fn repositories<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        namespace: &'a str,
+        page: PageOfApi<'a>,
+    ) -> ApiFuture<'a, ListedNames> {
+        Box::pin(repositories(api, namespace, page))
+    }
 }
 
 async fn untag(
     api: &ApiClient,
     TaggedImage { repository, tag }: TaggedImage<'_>,
 ) -> Result<Untagged, ApiError> {
-    let session = api.session(login(api), SESSION_LIFE).await?;
     let path = format!("/v2/repositories/{repository}/tags/{tag}/");
-    let call = ApiCall::new(Method::DELETE, path).bearing(session);
-    let response = match api.send(call).await {
-        Err(error @ ApiError::Unauthorized(_)) => {
-            api.end_session();
-            return Err(error);
-        }
-        other => other?,
-    };
+    let response = send(api, Method::DELETE, path).await?;
     match response.status {
         status if status.is_success() => Ok(Untagged::Done),
         // Its storage refused its own token: the rights are missing, and another try changes
@@ -69,6 +75,59 @@ async fn untag(
             Err(ApiError::Denied(response.message()))
         }
         _ => Err(response.refusal()),
+    }
+}
+
+#[derive(Deserialize)]
+struct RepositoryPage {
+    #[serde(default)]
+    results: Vec<ListedRepository>,
+    /// An address, which only tells that there is a next page.
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ListedRepository {
+    name: String,
+}
+
+/// The pages are numbered from 1.
+async fn repositories(
+    api: &ApiClient,
+    namespace: &str,
+    page: PageOfApi<'_>,
+) -> Result<ListedNames, ApiError> {
+    let number: u32 = page.unwrap_or("1").parse().map_err(|_| ApiError::Invalid)?;
+    let segment = path_segment(namespace);
+    let path = format!("/v2/namespaces/{segment}/repositories?page={number}&page_size={PAGE_SIZE}");
+    let listed: RepositoryPage = send(api, Method::GET, path).await?.parsed()?;
+    let next = listed.next.filter(|_| !listed.results.is_empty());
+    let names = listed.results.into_iter();
+    Ok(ListedNames {
+        names: names
+            .map(|listed| format!("{namespace}/{}", listed.name))
+            .collect(),
+        next: next.map(|_| number.saturating_add(1).to_string()),
+    })
+}
+
+/// Sends a request with a token of the API. One that the API no longer takes is exchanged once.
+async fn send(api: &ApiClient, method: Method, path: String) -> Result<ApiResponse, ApiError> {
+    let mut is_again = false;
+    loop {
+        let session = api.session(login(api), SESSION_LIFE).await?;
+        let call = ApiCall::new(method.clone(), path.clone()).bearing(session);
+        match api.send(call).await {
+            Err(ApiError::Unauthorized(_)) if !is_again => {
+                api.end_session();
+                is_again = true;
+            }
+            Err(error @ ApiError::Unauthorized(_)) => {
+                api.end_session();
+                return Err(error);
+            }
+            other => return other,
+        }
     }
 }
 
@@ -92,3 +151,5 @@ async fn login(api: &ApiClient) -> Result<SecretString, ApiError> {
 
 /// A token lives for ten minutes.
 const SESSION_LIFE: Duration = Duration::from_mins(8);
+/// The most that the API gives.
+const PAGE_SIZE: u32 = 100;

@@ -4,7 +4,10 @@ use http::{HeaderName, Method, StatusCode, header};
 use serde::Deserialize;
 
 use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError, ApiResponse, path_segment};
-use super::{ApiFuture, Capabilities, Chunks, Deletion, Dialect, TaggedImage, Untagged};
+use super::{
+    ApiFuture, Capabilities, CatalogSource, Chunks, Deletion, Dialect, ListedNames, PageOfApi,
+    TaggedImage, Untagged,
+};
 use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::digest::Digest;
 use crate::registry::host::HostName;
@@ -25,6 +28,7 @@ impl Dialect for Ghcr {
         Capabilities {
             tag_deletion: Deletion::Api,
             digest_deletion: Deletion::Api,
+            catalog: CatalogSource::Api,
             chunks: Chunks::AtMost(4 << 20),
             own_refusals: true,
             ..Capabilities::STANDARD
@@ -62,6 +66,15 @@ impl Dialect for Ghcr {
             package.delete(&version).await
         })
     }
+
+    fn repositories<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        namespace: &'a str,
+        page: PageOfApi<'a>,
+    ) -> ApiFuture<'a, ListedNames> {
+        Box::pin(repositories(api, namespace, page))
+    }
 }
 
 /// The versions of a package, each of which is a manifest with all of its tags.
@@ -84,23 +97,16 @@ struct PackageOwner {
 }
 
 impl<'a> Package<'a> {
-    /// Those of organizations and of users are at different places.
     async fn find(api: &'a ApiClient, repository: &RepositoryName) -> Result<Self, ApiError> {
         let (owner, name) = repository
             .as_str()
             .split_once('/')
             .ok_or(ApiError::NotFound)?;
-        let response = send(api, Method::GET, format!("/users/{owner}")).await?;
-        let owner_account: PackageOwner = parsed(&response)?;
-        let owners = if owner_account.kind == "Organization" {
-            "orgs"
-        } else {
-            "users"
-        };
+        let packages = packages_of(api, owner).await?;
         let name = path_segment(name);
         Ok(Self {
             api,
-            path: format!("/{owners}/{owner}/packages/container/{name}/versions"),
+            path: format!("{packages}/container/{name}/versions"),
         })
     }
 
@@ -109,7 +115,7 @@ impl<'a> Package<'a> {
         for page in 1..=MAX_PAGES {
             let path = format!("{}?per_page={PAGE_SIZE}&page={page}", self.path);
             let response = send(self.api, Method::GET, path).await?;
-            let versions: Vec<Version> = parsed(&response)?;
+            let versions: Vec<Version> = response.parsed()?;
             let is_last = versions.len() < PAGE_SIZE;
             if let Some(version) = versions.into_iter().find(&holds) {
                 return Ok(version);
@@ -148,11 +154,54 @@ async fn send(api: &ApiClient, method: Method, path: String) -> Result<ApiRespon
     api.send(call).await
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(response: &ApiResponse) -> Result<T, ApiError> {
-    if response.status != StatusCode::OK {
-        return Err(response.refusal());
-    }
-    serde_json::from_slice(&response.body).map_err(|_| ApiError::Invalid)
+/// The path of the packages of an owner: those of organizations and of users are at different
+/// places.
+async fn packages_of(api: &ApiClient, owner: &str) -> Result<String, ApiError> {
+    let owner = path_segment(owner);
+    let response = send(api, Method::GET, format!("/users/{owner}")).await?;
+    let account: PackageOwner = response.parsed()?;
+    let owners = if account.kind == "Organization" {
+        "orgs"
+    } else {
+        "users"
+    };
+    Ok(format!("/{owners}/{owner}/packages"))
+}
+
+#[derive(Deserialize)]
+struct ListedPackage {
+    name: String,
+}
+
+/// A page is called by its path, with its number at the end.
+async fn repositories(
+    api: &ApiClient,
+    owner: &str,
+    page: PageOfApi<'_>,
+) -> Result<ListedNames, ApiError> {
+    let path = match page {
+        Some(path) => path.to_owned(),
+        None => {
+            let packages = packages_of(api, owner).await?;
+            format!("{packages}?package_type=container&per_page={PAGE_SIZE}&page=1")
+        }
+    };
+    let response = send(api, Method::GET, path.clone()).await?;
+    let packages: Vec<ListedPackage> = response.parsed()?;
+    let has_next = !packages.is_empty() && (response.has_next() || packages.len() >= PAGE_SIZE);
+    let names = packages.into_iter();
+    Ok(ListedNames {
+        names: names
+            .map(|package| format!("{owner}/{}", package.name))
+            .collect(),
+        next: has_next.then(|| next_path(&path)).flatten(),
+    })
+}
+
+fn next_path(path: &str) -> Option<String> {
+    let (before, number) = path.rsplit_once('=')?;
+    let number: u32 = number.parse().ok()?;
+    Some(format!("{before}={}", number.checked_add(1)?))
 }
 
 /// The most that GitHub gives.

@@ -1,10 +1,14 @@
 //! Harbor.
 
 use http::{Method, StatusCode};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{ApiCall, ApiClient, ApiError, path_segment};
-use super::{ApiFuture, Capabilities, Deletion, Dialect, TaggedImage, Untagged};
+use super::{
+    ApiFuture, Capabilities, CatalogSource, Deletion, Dialect, ListedNames, PageOfApi, TaggedImage,
+    Untagged,
+};
 use crate::config::upstream::UpstreamUrl;
 use crate::registry::name::RepositoryName;
 
@@ -14,6 +18,7 @@ impl Dialect for Harbor {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
+            catalog: CatalogSource::ApiOrRegistry,
             immutable_tags: true,
             own_refusals: true,
             hides_missing_projects: true,
@@ -28,6 +33,26 @@ impl Dialect for Harbor {
 
     fn untag<'a>(&'a self, api: &'a ApiClient, image: TaggedImage<'a>) -> ApiFuture<'a, Untagged> {
         Box::pin(untag(api, image))
+    }
+
+    fn repositories<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        project: &'a str,
+        page: PageOfApi<'a>,
+    ) -> ApiFuture<'a, ListedNames> {
+        let path = format!("/api/v2.0/projects/{}/repositories", path_segment(project));
+        Box::pin(names(api, path, page))
+    }
+
+    /// Those that the credentials are a member of or made for, and public ones. The list of all
+    /// repositories would be shorter for robot accounts: it has only public ones for them.
+    fn namespaces<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        page: PageOfApi<'a>,
+    ) -> ApiFuture<'a, ListedNames> {
+        Box::pin(names(api, "/api/v2.0/projects".to_owned(), page))
     }
 
     fn container_of(&self, repository: &RepositoryName) -> String {
@@ -65,6 +90,30 @@ async fn untag(
     }
 }
 
+#[derive(Deserialize)]
+struct NamedEntry {
+    name: String,
+}
+
+/// A page of a list, counted from 1. Repositories have their whole names.
+async fn names(
+    api: &ApiClient,
+    path: String,
+    page: PageOfApi<'_>,
+) -> Result<ListedNames, ApiError> {
+    let number: u32 = page.unwrap_or("1").parse().map_err(|_| ApiError::Invalid)?;
+    let path = format!("{path}?page={number}&page_size={PAGE_SIZE}");
+    let response = api.send(ApiCall::new(Method::GET, path)).await?;
+    // An empty list may be `null`.
+    let listed: Option<Vec<NamedEntry>> = response.parsed()?;
+    let listed = listed.unwrap_or_default();
+    let has_next = !listed.is_empty() && (response.has_next() || listed.len() >= PAGE_SIZE);
+    Ok(ListedNames {
+        names: listed.into_iter().map(|listed| listed.name).collect(),
+        next: has_next.then(|| number.saturating_add(1).to_string()),
+    })
+}
+
 async fn create_project(api: &ApiClient, repository: &RepositoryName) -> Result<(), ApiError> {
     let (project, _) = project(repository);
     let body = json!({ "project_name": project, "metadata": { "public": "false" } });
@@ -76,3 +125,6 @@ async fn create_project(api: &ApiClient, repository: &RepositoryName) -> Result<
         _ => Err(response.refusal()),
     }
 }
+
+/// The most that Harbor gives.
+const PAGE_SIZE: usize = 100;

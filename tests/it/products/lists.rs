@@ -118,17 +118,16 @@ async fn repositories_are_listed_to_those_who_may_see_them() {
 }
 
 /// A product that lists its repositories to administrators only refuses that, and nothing else.
+/// Harbor's own API lists them to others.
 #[tokio::test]
 async fn a_list_that_is_not_for_the_login_is_refused_and_all_else_works() {
-    for product in ["gitlab", "harbor"] {
-        let fixture = ProductFixture::new(product).await;
-        fixture.push("v1", b"layer").await;
-        for _ in 0..2 {
-            let refused = fixture.alice.get("/v2/_catalog").await;
-            fixture.expect(&refused, 403);
-            assert_eq!(refused.code().as_deref(), Some("DENIED"), "{product}");
-            fixture.expect(&fixture.manifest("v1").await, 200);
-            fixture.push("v2", b"other").await;
-        }
+    let fixture = ProductFixture::new("gitlab").await;
+    fixture.push("v1", b"layer").await;
+    for _ in 0..2 {
+        let refused = fixture.alice.get("/v2/_catalog").await;
+        fixture.expect(&refused, 403);
+        assert_eq!(refused.code().as_deref(), Some("DENIED"));
+        fixture.expect(&fixture.manifest("v1").await, 200);
+        fixture.push("v2", b"other").await;
     }
 }

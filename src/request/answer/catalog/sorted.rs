@@ -8,7 +8,7 @@ use crate::request::answer::paging;
 use crate::store::Page;
 
 /// The first names after the last one of the previous page, of those that have come so far.
-pub(super) struct SortedPage {
+pub(crate) struct SortedPage {
     limit: usize,
     last: Option<Box<str>>,
     /// One more than the page has, which tells whether there is another page.
@@ -16,7 +16,7 @@ pub(super) struct SortedPage {
 }
 
 impl SortedPage {
-    pub(super) fn new(pagination: &Pagination) -> Self {
+    pub(crate) fn new(pagination: &Pagination) -> Self {
         Self {
             limit: paging::page_limit(pagination),
             last: pagination
@@ -27,7 +27,7 @@ impl SortedPage {
         }
     }
 
-    pub(super) fn add(&mut self, names: impl Iterator<Item = RepositoryName>) {
+    pub(crate) fn add(&mut self, names: impl Iterator<Item = RepositoryName>) {
         let last = self.last.as_deref();
         for name in names.filter(|name| last.is_none_or(|last| name.as_str() > last)) {
             self.names.insert(name);
@@ -37,7 +37,7 @@ impl SortedPage {
         }
     }
 
-    pub(super) fn into_page(self) -> Page {
+    pub(crate) fn into_page(self) -> Page {
         let has_more = self.names.len() > self.limit;
         let names = self.names.into_iter().take(self.limit);
         Page {

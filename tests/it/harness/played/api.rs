@@ -72,14 +72,50 @@ impl Played {
     }
 }
 
-/// The page of a list that the parameters name, counted from 1.
-fn numbered_page<T>(request: &RecordedRequest, size_key: &str, all: Vec<T>) -> Vec<T> {
-    let number = |key: &str| request.parameter(key).and_then(|text| text.parse().ok());
-    let size: usize = number(size_key).unwrap_or(30);
-    let page: usize = number("page").unwrap_or(1);
-    let begin = page.saturating_sub(1) * size;
-    all.into_iter().skip(begin).take(size).collect()
+/// A page of a list that the parameters name, counted from 1.
+struct NumberedPage<T> {
+    entries: Vec<T>,
+    total: usize,
+    /// Path and query of the next one, or what the test has in its place.
+    next: Option<String>,
 }
+
+impl Played {
+    /// The page that a request names. The API gives so many entries where it does not say how many.
+    fn numbered_page<T>(
+        &self,
+        request: &RecordedRequest,
+        (size_key, default): (&str, usize),
+        all: Vec<T>,
+    ) -> NumberedPage<T> {
+        let number = |key: &str| request.parameter(key).and_then(|text| text.parse().ok());
+        let size: usize = number(size_key).unwrap_or(default).min(MAX_PAGE);
+        let page: usize = number("page").unwrap_or(1);
+        let total = all.len();
+        let is_endless = self.switches.has_endless_lists;
+        let begin = if is_endless {
+            0
+        } else {
+            page.saturating_sub(1) * size
+        };
+        let has_next = is_endless || total > begin + size;
+        let others = request.query().split('&').filter(|pair| !pair.is_empty());
+        let others = others.filter(|pair| !pair.starts_with("page="));
+        let next: Vec<_> = others
+            .map(str::to_owned)
+            .chain([format!("page={}", page + 1)])
+            .collect();
+        let own = format!("{}?{}", request.path(), next.join("&"));
+        NumberedPage {
+            entries: all.into_iter().skip(begin).take(size).collect(),
+            total,
+            next: has_next.then(|| self.switches.next_page.clone().unwrap_or(own)),
+        }
+    }
+}
+
+/// The most that all of them give.
+const MAX_PAGE: usize = 100;
 
 /// The components of a path, each still encoded.
 fn components(request: &RecordedRequest) -> Vec<&str> {

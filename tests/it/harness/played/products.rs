@@ -51,6 +51,8 @@ impl Switches {
             throttled: 0,
             api_throttled: 0,
             tokens_throttled: 0,
+            has_endless_lists: false,
+            closed_projects: Vec::new(),
             redirects_blobs: false,
             has_absolute_locations: true,
             tells_digest_of_tag: true,

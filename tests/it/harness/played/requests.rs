@@ -101,6 +101,11 @@ impl RecordedRequest {
             .collect()
     }
 
+    /// What stands behind the question mark.
+    pub fn query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
     /// The first value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<String> {
         self.parameters(name).into_iter().next()

@@ -49,6 +49,10 @@ pub struct Switches {
     pub api_throttled: usize,
     /// The same of its token endpoint.
     pub tokens_throttled: usize,
+    /// Whether every page of a list of its own API has another one behind it.
+    pub has_endless_lists: bool,
+    /// The projects that its own API shows, and does not open to others than the administrator.
+    pub closed_projects: Vec<&'static str>,
     /// Whether a `GET` of a blob leads to the storage server.
     pub redirects_blobs: bool,
     pub has_absolute_locations: bool,

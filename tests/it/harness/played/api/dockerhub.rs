@@ -1,13 +1,13 @@
 //! The API of Docker Hub.
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::answer::PlayedAnswer;
 use super::super::authorization::PlayedUser;
 use super::super::grants::GrantUse;
 use super::super::{Played, RecordedRequest};
-use super::{components, message, numbered_page, object};
+use super::{NumberedPage, components, message, object};
 
 impl Played {
     pub(super) fn hub_api(&mut self, request: &RecordedRequest) -> PlayedAnswer {
@@ -22,10 +22,9 @@ impl Played {
             ["v2", "repositories", namespace] | ["v2", "namespaces", namespace, "repositories"]
                 if read =>
             {
-                let names = numbered_page(request, "page_size", self.names_in(namespace));
-                let listed = |name: &String| json!({"name": name, "namespace": namespace});
-                let results: Vec<_> = names.iter().map(listed).collect();
-                object(&json!({"count": results.len(), "next": null, "results": results}))
+                let names = self.names_in(namespace).into_iter();
+                let listed = |name: String| json!({"name": name, "namespace": namespace});
+                self.hub_page(request, names.map(listed).collect())
             }
             ["v2", "repositories", namespace, name, "tags"] if read => {
                 let repository = self.contents.repository(&format!("{namespace}/{name}"));
@@ -34,8 +33,7 @@ impl Played {
                 };
                 let tags = repository.tags.iter();
                 let tags = tags.map(|(tag, digest)| json!({"name": tag, "digest": digest}));
-                let tags = numbered_page(request, "page_size", tags.collect());
-                object(&json!({"count": tags.len(), "next": null, "results": tags}))
+                self.hub_page(request, tags.collect())
             }
             ["v2", "repositories", namespace, name, "tags", tag]
                 if request.method == Method::DELETE && request.path().ends_with('/') =>
@@ -44,6 +42,21 @@ impl Played {
             }
             _ => message(404, "object not found"),
         }
+    }
+
+    /// A page with the whole address of the next one.
+    fn hub_page(&self, request: &RecordedRequest, all: Vec<Value>) -> PlayedAnswer {
+        let NumberedPage {
+            entries,
+            total,
+            next,
+        } = self.numbered_page(request, ("page_size", 10), all);
+        let own = format!("http://{}", self.addresses.api);
+        let next = next.map(|next| match next.starts_with('/') {
+            true => format!("{own}{next}"),
+            false => next,
+        });
+        object(&json!({"count": total, "next": next, "previous": null, "results": entries}))
     }
 
     fn hub_login(&mut self, request: &RecordedRequest) -> PlayedAnswer {

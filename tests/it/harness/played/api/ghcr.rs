@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::answer::PlayedAnswer;
 use super::super::requests::decoded;
 use super::super::{Played, RecordedRequest};
-use super::{components, message, numbered_page};
+use super::{NumberedPage, components, message};
 
 impl Played {
     /// Owners are organizations, but for those whose name begins with `user-`.
@@ -38,17 +38,17 @@ impl Played {
         }
         match rest {
             [] => {
-                let names = numbered_page(request, "per_page", self.names_in(owner));
-                let listed = |name: &String| json!({"name": name, "package_type": "container"});
-                PlayedAnswer::json(200, &names.iter().map(listed).collect())
+                if request.parameter("package_type").as_deref() != Some("container") {
+                    return message(400, "Invalid argument.");
+                }
+                let names = self.names_in(owner).into_iter();
+                let listed = |name: String| json!({"name": name, "package_type": "container"});
+                self.github_page(request, names.map(listed).collect())
             }
             ["container", package, "versions"] if !deletes => {
                 let name = format!("{owner}/{}", decoded(package));
                 match self.github_versions(&name) {
-                    Some(versions) => {
-                        let page = numbered_page(request, "per_page", versions);
-                        PlayedAnswer::json(200, &Value::Array(page))
-                    }
+                    Some(versions) => self.github_page(request, versions),
                     None => message(404, "Package not found."),
                 }
             }
@@ -57,6 +57,21 @@ impl Played {
             }
             _ => message(404, "Not Found"),
         }
+    }
+
+    /// A page with a link to the whole address of the next one.
+    fn github_page(&self, request: &RecordedRequest, all: Vec<Value>) -> PlayedAnswer {
+        let NumberedPage { entries, next, .. } = self.numbered_page(request, ("per_page", 30), all);
+        let answer = PlayedAnswer::json(200, &Value::Array(entries));
+        let Some(next) = next else {
+            return answer;
+        };
+        let own = format!("http://{}", self.addresses.api);
+        let own = if next.starts_with('/') { &*own } else { "" };
+        answer.header(
+            "link",
+            format!("<{own}{next}>; rel=\"next\", <{own}/last>; rel=\"last\""),
+        )
     }
 
     /// The versions of a package, the newest first.

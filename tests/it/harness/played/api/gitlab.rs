@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::answer::PlayedAnswer;
 use super::super::requests::decoded;
 use super::super::{Played, RecordedRequest};
-use super::{components, message, numbered_page};
+use super::{components, message};
 
 impl Played {
     pub(super) fn gitlab_api(&mut self, request: &RecordedRequest) -> PlayedAnswer {
@@ -33,8 +33,8 @@ impl Played {
                     let tags: Vec<_> = tags.map(|tag| json!({ "name": tag })).collect();
                     json!({"id": id, "path": path, "tags": tags})
                 });
-                let page = numbered_page(request, "per_page", listed.collect());
-                PlayedAnswer::json(200, &json!(page))
+                let page = self.numbered_page(request, ("per_page", 20), listed.collect());
+                PlayedAnswer::json(200, &json!(page.entries))
             }
             ["registry", "repositories", id, "tags", tag] if request.method == Method::DELETE => {
                 if !user.is_admin {

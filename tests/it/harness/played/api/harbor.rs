@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::answer::PlayedAnswer;
 use super::super::requests::decoded;
 use super::super::{Played, RecordedRequest};
-use super::components;
+use super::{NumberedPage, components};
 
 impl Played {
     pub(super) fn harbor_api(&mut self, request: &RecordedRequest) -> PlayedAnswer {
@@ -33,12 +33,20 @@ impl Played {
             [] => {
                 let projects = self.contents.projects();
                 let projects = projects.filter(|name| !name.contains('/'));
-                PlayedAnswer::json(200, &projects.map(|name| json!({ "name": name })).collect())
+                self.harbor_page(request, projects.cloned().collect())
             }
             [project, "repositories"] => {
-                let names = self.names_in(project);
-                let listed = |name| json!({"name": format!("{project}/{name}")});
-                PlayedAnswer::json(200, &names.iter().map(listed).collect())
+                let is_closed = self.switches.closed_projects.contains(project);
+                if is_closed && !user.is_admin {
+                    return PlayedAnswer::error(403, "FORBIDDEN", "forbidden");
+                }
+                if !self.contents.has_project(project) {
+                    let message = format!("project {project} not found");
+                    return PlayedAnswer::error(404, "NOT_FOUND", &message);
+                }
+                let names = self.names_in(project).into_iter();
+                let names = names.map(|name| format!("{project}/{name}"));
+                self.harbor_page(request, names.collect())
             }
             [
                 project,
@@ -54,6 +62,22 @@ impl Played {
                 self.delete_harbor_tag(&name, (reference, tag))
             }
             _ => PlayedAnswer::no_page(),
+        }
+    }
+
+    /// A page of things by their names, with a link to the path of the next one.
+    fn harbor_page(&self, request: &RecordedRequest, names: Vec<String>) -> PlayedAnswer {
+        let NumberedPage {
+            entries,
+            total,
+            next,
+        } = self.numbered_page(request, ("page_size", 10), names);
+        let listed = entries.iter().map(|name| json!({ "name": name }));
+        let answer = PlayedAnswer::json(200, &listed.collect());
+        let answer = answer.header("x-total-count", total.to_string());
+        match next {
+            Some(next) => answer.header("link", format!("<{next}>; rel=\"next\"")),
+            None => answer,
         }
     }
 
