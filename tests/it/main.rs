@@ -47,6 +47,7 @@ mod store;
 mod products;
 // Registry products behind the same face.
 mod products_deletion;
+mod products_lists;
 
 // What people see outside /v2/, from a server of its own.
 mod browser;

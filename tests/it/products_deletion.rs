@@ -1,7 +1,7 @@
 //! What deletion and creation look like to clients, whatever product is behind the domain.
 
 mod answering;
-mod between;
+pub mod between;
 mod creation;
 mod immutable;
 mod native;

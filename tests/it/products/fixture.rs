@@ -29,7 +29,7 @@ struct PlayerUrls {
 }
 
 /// The settings of a login, beside the product and its address.
-fn login(kind: &str, played: &PlayedRegistry, api: &str) -> String {
+pub fn login(kind: &str, played: &PlayedRegistry, api: &str) -> String {
     let own = played.switches().credentials;
     let (id, secret) = (own.key_id, own.secret_key);
     let keys = match kind {
