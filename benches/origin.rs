@@ -1,6 +1,6 @@
 //! A registry-shaped HTTP/1.1 origin for `benches/run.sh`: it answers from memory and as cheaply as
 //! it can, so that what is measured is the proxy in front of it. `origin ADDRESS:PORT` serves until
-//! it is killed.
+//! it is killed. At a second address, if one is given, it wants a token, which it gives to anybody.
 //!
 //! One blocking thread per connection: proxies keep a few dozen, and a blocking read costs less
 //! than a readiness loop.
@@ -31,20 +31,35 @@ const BLOB_SIZE: usize = 1 << 30;
 /// What one write hands to the kernel. Divides [`BLOB_SIZE`].
 const BLOB_PIECE: usize = 1 << 20;
 
+/// Of about the length that tokens of registries have.
+const TOKEN: &str = concat!(
+    "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IkFCQ0Q6RUZHSCJ9.",
+    "eyJpc3MiOiJvcmlnaW4iLCJzdWIiOiJnYXRlIiwiYXVkIjoib3JpZ2luIiwiYWNjZXNzIjpbeyJ0eXBlIjoicmVwb3Np",
+    "dG9yeSIsIm5hbWUiOiJzbWFsbCIsImFjdGlvbnMiOlsicHVsbCJdfV0sImV4cCI6NDA3MDkwODgwMH0.",
+    "MEUCIQDm3mZJ1lXo8yq0sH4u8Yk1v0v9t5q3bP4p7k2n6r8wXwIgY0b2Q3t6u9yBvC1x4z7A0d3F6h9J2k5M8n1Q4s7v0y8",
+);
+
 const READ_BUFFER: usize = 256 << 10;
 const HEAD_LIMIT: u64 = 64 << 10;
 
 fn main() -> ExitCode {
     // cargo runs every bench target with `--bench` and without an address: then there is nothing to
     // do.
-    let Some(address) = std::env::args()
+    let mut addresses = std::env::args()
         .skip(1)
-        .find(|argument| !argument.starts_with('-'))
-    else {
-        eprintln!("usage: origin ADDRESS:PORT   (benches/run.sh starts it)");
+        .filter(|argument| !argument.starts_with('-'));
+    let Some(address) = addresses.next() else {
+        eprintln!("usage: origin ADDRESS:PORT [ADDRESS:PORT]   (benches/run.sh starts it)");
         return ExitCode::SUCCESS;
     };
-    match serve(&address) {
+    if let Some(address) = addresses.next() {
+        thread::spawn(move || report(&address, serve(&address, Answers::with_tokens(&address))));
+    }
+    report(&address, serve(&address, Answers::new()))
+}
+
+fn report(address: &str, served: io::Result<()>) -> ExitCode {
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("origin: {address}: {error}");
@@ -53,9 +68,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(address: &str) -> io::Result<()> {
+fn serve(address: &str, answers: Answers) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
-    let answers = Arc::new(Answers::new());
+    let answers = Arc::new(answers);
     for stream in listener.incoming() {
         let stream = stream?;
         let answers = Arc::clone(&answers);
@@ -101,6 +116,7 @@ struct Request {
     body: RequestBody,
     keep_alive: bool,
     expects_continue: bool,
+    has_token: bool,
 }
 
 /// How the end of a request's body is found (RFC 9112 §6.3).
@@ -127,6 +143,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         body: RequestBody::Length(0),
         keep_alive: version == "HTTP/1.1",
         expects_continue: false,
+        has_token: false,
     };
     loop {
         let line = read_line(&mut head)?.ok_or_else(|| invalid("a head that breaks off"))?;
@@ -153,6 +170,8 @@ impl Request {
             self.keep_alive &= !value.eq_ignore_ascii_case("close");
         } else if name.eq_ignore_ascii_case("expect") {
             self.expects_continue = value.eq_ignore_ascii_case("100-continue");
+        } else if name.eq_ignore_ascii_case("authorization") {
+            self.has_token = value.strip_prefix("Bearer ") == Some(TOKEN);
         }
         Ok(())
     }
@@ -224,9 +243,33 @@ struct Answers {
     accepted: String,
     created: String,
     not_found: String,
+    tokens: Option<TokenAnswers>,
+}
+
+/// The answers where a token is wanted.
+struct TokenAnswers {
+    challenge: String,
+    token: String,
 }
 
 impl Answers {
+    /// Those of a registry at this address that wants tokens.
+    fn with_tokens(address: &str) -> Self {
+        let realm = format!("http://{address}/token");
+        let challenge =
+            format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"origin\"\r\n");
+        let token = format!("{{\"token\":\"{TOKEN}\",\"expires_in\":86400}}");
+        let head_of_token = head("200 OK", token.len(), "Content-Type: application/json\r\n");
+        let tokens = TokenAnswers {
+            challenge: head("401 Unauthorized", 0, &challenge),
+            token: head_of_token + &token,
+        };
+        Self {
+            tokens: Some(tokens),
+            ..Self::new()
+        }
+    }
+
     fn new() -> Self {
         let manifest_head = head(
             "200 OK",
@@ -257,11 +300,21 @@ impl Answers {
             accepted: head("202 Accepted", 0, &accepted),
             created: head("201 Created", 0, &created),
             not_found: head("404 Not Found", 0, ""),
+            tokens: None,
         }
     }
 
     fn answer(&self, request: &Request, stream: &mut TcpStream) -> io::Result<()> {
         let path = request.target.split('?').next().unwrap_or_default();
+        if let Some(tokens) = self.tokens.as_ref().filter(|_| !request.has_token) {
+            let is_token = path == "/token";
+            let text = if is_token {
+                &tokens.token
+            } else {
+                &tokens.challenge
+            };
+            return stream.write_all(text.as_bytes());
+        }
         let is_blob = path.strip_prefix("/v2/big/blobs/") == Some(BLOB_DIGEST);
         let text = match (request.method.as_str(), path) {
             ("GET", "/v2/") => &self.ping,

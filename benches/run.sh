@@ -10,6 +10,9 @@
 # the same request bytes, Authorization included. All drivers speak TLS 1.3 with X25519 and AES-128-GCM, as Docker's
 # clients do, so that no proxy wins by its choice of cipher.
 #
+# `small-bearer` compares moorgate with itself: the same small request to an origin that wants a token, which moorgate
+# exchanges once, beside that to one that wants nothing. The limit of the ratio is 1.05.
+#
 # Drivers: wrk for small requests over HTTP/1.1, h2load over HTTP/2, curl for streams. New connections are bursts of
 # h2load, each connection for one request: wrk resumes its TLS sessions, h2load never does.
 #
@@ -27,7 +30,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=benches/peers.sh
 source "$(dirname "${BASH_SOURCE[0]}")/peers.sh"
 
-readonly ALL_WORKLOADS="small-h1 small-h2 connect down-h1 down-h2 up-h1 up-h2"
+readonly ALL_WORKLOADS="small-h1 small-h2 small-bearer connect down-h1 down-h2 up-h1 up-h2"
 readonly ALL_PROXIES="moorgate baseline nginx haproxy caddy"
 readonly BLOB=/v2/big/blobs/sha256:49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14
 readonly UPLOADS=/v2/big/blobs/uploads/
@@ -58,6 +61,10 @@ main() {
         "start_$proxy"
         wait_until_ready "$proxy"
     done
+    if [[ " $workloads " == *" small-bearer "* ]]; then
+        start_bearer
+        wait_until_ready bearer
+    fi
     warn_of_other_work
     measure_all
     report
@@ -93,6 +100,8 @@ parse_options() {
         [[ " $ALL_PROXIES " == *" $word "* ]] || wrong_usage "unknown proxy $word"
     done
     [[ -n $proxies ]] || proxies=$(installed_proxies)
+    [[ " $proxies " == *" moorgate "* ]] || workloads=$(without small-bearer "$workloads")
+    [[ -n $workloads ]] || wrong_usage "small-bearer needs moorgate"
     [[ " $proxies " != *" baseline "* || -n ${BASELINE_BIN:-} ]] || wrong_usage "baseline needs BASELINE_BIN"
     # The fixed work of one measurement.
     if [[ $quick == yes ]]; then
@@ -101,6 +110,9 @@ parse_options() {
         small_seconds=5 small_requests=100000 bursts=40 gibibytes=3
     fi
 }
+
+# without WORD WORDS
+without() { tr ' ' '\n' <<<"$2" | { grep -vxF "$1" || true; } | paste -sd ' '; }
 
 installed_proxies() {
     local proxy
@@ -143,15 +155,33 @@ build_origin() {
 
 start_origin() {
     origin_port=$(free_port)
-    start origin "$origin_binary" "127.0.0.1:$origin_port"
+    token_port=$(free_port)
+    while [[ $token_port == "$origin_port" ]]; do token_port=$(free_port); done
+    start origin "$origin_binary" "127.0.0.1:$origin_port" "127.0.0.1:$token_port"
     wait_for origin curl --silent --fail --output /dev/null "http://127.0.0.1:$origin_port/v2/"
+    wait_for origin curl --silent --fail --output /dev/null "http://127.0.0.1:$token_port/token"
 }
 
 start_moorgate() { serve_moorgate moorgate "$(moorgate_binary)" "url = \"http://127.0.0.1:$origin_port\""; }
 
 start_baseline() { serve_moorgate baseline "$BASELINE_BIN" "url = \"http://127.0.0.1:$origin_port\""; }
 
-is_peer() { [[ $1 != moorgate && $1 != baseline ]]; }
+# moorgate once more, before the origin that wants tokens.
+start_bearer() {
+    serve_moorgate bearer "$(moorgate_binary)" "url = \"http://127.0.0.1:$token_port\"
+username = \"gate\"
+password = \"inside\""
+}
+
+is_peer() { [[ $1 != moorgate && $1 != baseline && $1 != bearer ]]; }
+
+# The proxies that a workload is for.
+measured_by() {
+    case $1 in
+    small-bearer) echo moorgate bearer ;;
+    *) echo "$proxies" ;;
+    esac
+}
 
 # Ready is: answers the measured request. For moorgate also that it refuses a request without a login, or its figures
 # would mean nothing.
@@ -175,6 +205,8 @@ drive_small-h1() {
 drive_small-h2() {
     run_h2load "$1" --requests "$small_requests" --clients 8 --max-concurrent-streams 32
 }
+
+drive_small-bearer() { drive_small-h1 "$1"; }
 
 drive_connect() {
     local burst count done=0
@@ -246,7 +278,7 @@ measure_all() {
     local workload proxy round
     for workload in $workloads; do
         for ((round = 0; round <= rounds; round++)); do
-            for proxy in $proxies; do
+            for proxy in $(measured_by "$workload"); do
                 measure "$workload" "$proxy" "$round"
             done
         done
@@ -275,13 +307,14 @@ measure() {
         'BEGIN { printf "%s %.9f %.3f\n", name, ticks / hertz / units, units / us * 1e6 }' | tee -a "$work/results" >&2
 }
 
-# A block for each workload; the ratio is to the best of the peers, neither moorgate counted.
+# A block for each workload; the ratio is to the best of the peers, neither moorgate counted, and of small-bearer to the
+# plain request.
 report() {
     local workload
     [[ -e $work/results ]] || die "nothing was measured"
     printf '\nCPU time of the proxy itself; medians of %s rounds, lowest and highest in brackets.\n' "$rounds"
     for workload in $workloads; do
-        sort -k1,2 -k3g "$work/results" | awk -v workload="$workload" -v proxies="$proxies" '
+        sort -k1,2 -k3g "$work/results" | awk -v workload="$workload" -v proxies="$(measured_by "$workload")" '
             function median(list, count) {
                 return count % 2 ? list[(count + 1) / 2] : (list[count / 2] + list[count / 2 + 1]) / 2
             }
@@ -290,13 +323,14 @@ report() {
                 stream = workload ~ /^(down|up)/
                 scale = stream ? 1 : 1e6
                 unit = stream ? "s/GiB" : workload == "connect" ? "us/connection" : "us/request"
-                printf "\n%-10s %14s %10s %-22s %s\n", workload, stream ? "MiB/s" : "per second", "CPU", unit, "to best peer"
+                printf "\n%-10s %14s %10s %-22s %s\n", workload, stream ? "MiB/s" : "per second", "CPU", unit,
+                    workload == "small-bearer" ? "to plain (at most 1.05x)" : "to best peer"
                 total = split(proxies, names, " ")
                 for (i = 1; i <= total; i++) {
                     name = names[i]
                     for (j = 1; j <= count[name]; j++) list[j] = cost[name, j] * scale
                     if (count[name]) middle[name] = median(list, count[name])
-                    peer = name != "moorgate" && name != "baseline"
+                    peer = workload == "small-bearer" ? name == "moorgate" : name != "moorgate" && name != "baseline"
                     if (peer && name in middle && (!best || middle[name] < best)) best = middle[name]
                 }
                 for (i = 1; i <= total; i++) {
