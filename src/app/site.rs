@@ -176,8 +176,9 @@ impl SiteBuilder<'_> {
             .target(settings, old, trust)
             .map_err(|error| self.report(&["upstream", "url"], error.to_string()))
             .ok()?;
-        let default = backend.product.dialect().api_url(&upstream.url);
-        let api = ApiClient::new(upstream, default, &self.host.timeouts, self.workers)
+        let (product, login) = (backend.product.given(), backend.credential.for_api());
+        let timeouts = &self.host.timeouts;
+        let api = ApiClient::new(upstream, product, login, timeouts, self.workers)
             .map_err(|error| self.report(&["upstream", "api"], error.to_string()))
             .ok()?;
         Some(Registry::Upstream(Backend { api, ..backend }))

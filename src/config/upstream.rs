@@ -131,6 +131,8 @@ pub struct LoginSettings {
     /// The service that exchanges them, where it is not the usual one: Entra, STS, Google's token
     /// endpoint, a metadata server.
     pub endpoint: Option<UpstreamUrl>,
+    /// Where the registry is, if its host does not tell: a region of AWS, a location of Google.
+    pub region: Option<String>,
 }
 
 /// The kinds of credentials.
@@ -143,11 +145,7 @@ pub enum LoginKind {
         password: SecretSource,
     },
     /// For ECR: what signs the request for its password.
-    Aws {
-        keys: AwsKeys,
-        /// The region, where the host does not tell it.
-        region: Option<String>,
-    },
+    Aws { keys: AwsKeys },
     /// For ACR: an application of Microsoft Entra.
     Entra {
         tenant: String,

@@ -9,6 +9,7 @@ use super::error::UpstreamError;
 use super::known_product::KnownProduct;
 use super::login::scope::TokenScope;
 use super::login::{LoginSetupError, RegistryLogin, UpstreamRequest};
+use super::product::api::ApiLogin;
 use super::response_body::UpstreamBody;
 use super::transfer::TransferLimits;
 use crate::config::upstream::{UpstreamAuthorization, UpstreamSettings};
@@ -69,6 +70,14 @@ impl Credential {
         match self {
             Self::Own(login) => login.is_current(),
             Self::None | Self::Client => true,
+        }
+    }
+
+    /// The login, as far as the product's own API takes it as well.
+    pub(crate) fn for_api(&self) -> Option<Arc<dyn ApiLogin>> {
+        match self {
+            Self::Own(login) => login.for_api(),
+            Self::None | Self::Client => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! moorgate's own login at a registry: gives each request the `Authorization` that the registry
 //! wants, and where it is refused, gets another once and tries once more.
 
+mod api_login;
 mod aws;
 mod bearer;
 mod credential_kind;
@@ -72,7 +73,7 @@ impl RegistryLogin {
         timeouts: &Timeouts,
         product: Arc<KnownProduct>,
     ) -> Result<Arc<Self>, LoginSetupError> {
-        let LoginSettings { kind, endpoint } = login;
+        let endpoint = &login.endpoint;
         let endpoint = endpoint.as_ref();
         let is_exposed = |url: &&UpstreamUrl| url.scheme == Scheme::Http && url.host.is_public();
         if settings
@@ -83,7 +84,7 @@ impl RegistryLogin {
         {
             return Err(LoginSetupError::Address(EXPOSED));
         }
-        let (kind, credential) = CredentialKind::new(kind, settings, endpoint)?;
+        let (kind, credential) = CredentialKind::new(login, settings)?;
         // What an answer says of the product adds no hosts: a registry could claim to be another.
         let services = product
             .given()

@@ -249,6 +249,7 @@ fn every_setting_arrives() {
                                     ),
                                 },
                                 endpoint: None,
+                                region: None,
                             },
                         ),
                         product: None,

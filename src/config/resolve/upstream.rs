@@ -237,6 +237,7 @@ fn authorization(
             Some(UpstreamAuthorization::Login(LoginSettings {
                 kind: login::password(file, &pair, problems)?,
                 endpoint: None,
+                region: None,
             }))
         }
     }

@@ -122,7 +122,9 @@ async fn create(
             );
             Ok(())
         }
-        Err(ApiError::Unsupported | ApiError::NotFound) => Err(product::no_creation(&container)),
+        Err(ApiError::Unsupported | ApiError::NotFound | ApiError::RepositoryUnknown) => {
+            Err(product::no_creation(&container))
+        }
         Err(error) => Err(product::api_failed(error)),
     }
 }

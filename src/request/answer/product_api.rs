@@ -12,15 +12,17 @@ use crate::upstream::product::{Dialect, TaggedImage, Untagged};
 #[derive(Clone)]
 pub(super) struct ProductApi {
     pub(super) dialect: &'static dyn Dialect,
-    /// `None` without a credential for it.
+    /// `None` without a credential for it, or where it is at a host that only an answer names.
     pub(super) client: Option<Arc<ApiClient>>,
 }
 
 impl ProductApi {
     pub(super) fn of(to: UpstreamRoute<'_>) -> Self {
+        let dialect = to.backend.product.dialect();
+        let client = to.backend.api.as_ref();
         Self {
-            dialect: to.backend.product.dialect(),
-            client: to.backend.api.clone(),
+            dialect,
+            client: client.filter(|client| client.is_of(dialect)).cloned(),
         }
     }
 

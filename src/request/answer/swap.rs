@@ -101,7 +101,7 @@ impl Swap {
         if let ManifestDeletion::Api(api) = &self.deletion {
             return match api.delete_manifest(&self.repository, digest).await {
                 Ok(()) => Ok(Deleted::Gone),
-                Err(ApiError::NotFound) => Ok(Deleted::Unknown),
+                Err(ApiError::NotFound | ApiError::RepositoryUnknown) => Ok(Deleted::Unknown),
                 Err(error) => Err(product::api_failed(error)),
             };
         }

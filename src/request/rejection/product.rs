@@ -276,6 +276,11 @@ pub(crate) fn api_failed(error: ApiError) -> Rejection {
             ErrorCode::ManifestUnknown,
             "manifest unknown",
         ),
+        ApiError::RepositoryUnknown => Rejection::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::NameUnknown,
+            "repository name not known to registry",
+        ),
         ApiError::Denied(message) => {
             let message = readable(&message);
             let mut denied = product_denied(message.clone());
@@ -288,6 +293,7 @@ pub(crate) fn api_failed(error: ApiError) -> Rejection {
         | ApiError::TimedOut
         | ApiError::Unauthorized(_)
         | ApiError::Secret(_)
+        | ApiError::Login(_)
         | ApiError::Unexpected { .. }
         | ApiError::Invalid
         | ApiError::TooManyPages) => Rejection::bad_gateway(error),

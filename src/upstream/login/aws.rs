@@ -1,13 +1,15 @@
 //! The password of Amazon's registries: its API gives one of 12 hours for a signed request.
 
+pub(super) mod container;
 pub(super) mod keys;
 pub(super) mod sign;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -19,7 +21,9 @@ use super::token::{RenewalPoint, UpstreamToken};
 use crate::clock::time_of_day;
 use crate::config::upstream::{AwsKeys, Scheme, UpstreamSettings, UpstreamUrl};
 use crate::registry::host::HostName;
+use crate::upstream::product::api::ApiHeaders;
 use crate::upstream::product::ecr_region;
+use container::ContainerService;
 use keys::KeySource;
 use sign::{SigningKeys, SigningScope, UnsignedRequest};
 
@@ -29,6 +33,26 @@ pub(super) struct AwsLogin {
     region: String,
     api: UpstreamUrl,
     credential: String,
+    /// What signed the last requests to the API.
+    kept: Mutex<Option<KeptKeys>>,
+    /// One exchange for keys at a time.
+    exchange: tokio::sync::Mutex<()>,
+}
+
+/// Keys that sign further requests for a while.
+struct KeptKeys {
+    keys: Arc<SigningKeys>,
+    end: Instant,
+}
+
+/// A request to the API, to be signed.
+pub(super) struct AwsRequest<'a> {
+    pub(super) method: &'a Method,
+    pub(super) authority: &'a str,
+    pub(super) path: &'a str,
+    /// Those that are signed beside the usual ones, in lower case.
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) body: &'a [u8],
 }
 
 /// Why such a login cannot be set up.
@@ -48,23 +72,30 @@ impl AwsLogin {
             .or(of_host.map(|(region, _)| region))
             .ok_or(NO_REGION)?;
         let service = |name: &str| https(&format!("{name}.{region}.{domain}")).ok_or(NO_REGION);
+        let container = match keys {
+            AwsKeys::InstanceRole => ContainerService::from_environment(environment)?,
+            _ => None,
+        };
         let usual = match keys {
-            AwsKeys::InstanceRole => metadata_service(),
+            AwsKeys::InstanceRole => container::machine_service(),
             _ => service("sts")?,
         };
         let credential = described(keys);
+        let source = KeySource::new(
+            keys.clone(),
+            endpoint.cloned().unwrap_or(usual),
+            &credential,
+        );
         Ok(Self {
-            source: KeySource::new(
-                keys.clone(),
-                endpoint.cloned().unwrap_or(usual),
-                &credential,
-            ),
+            source: source.of_container(container.map(|found| found.at(endpoint))),
             api: settings
                 .api
                 .clone()
                 .map_or_else(|| service("api.ecr"), Ok)?,
             region: region.to_owned(),
             credential,
+            kept: Mutex::new(None),
+            exchange: tokio::sync::Mutex::default(),
         })
     }
 
@@ -106,39 +137,100 @@ impl AwsLogin {
             .origin
             .host
             .authority(url.origin.port, url.origin.scheme.default_port());
+        let headers = [("content-type", JSON), ("x-amz-target", TARGET)];
+        let signed = self.signed(
+            keys,
+            &AwsRequest {
+                method: &Method::POST,
+                authority: &host,
+                path: url.target.path(),
+                headers: &headers,
+                body: BODY,
+            },
+        )?;
+        let mut request = ServiceRequest::get(url);
+        request.method = Method::POST;
+        request.body = BODY.into();
+        for (name, value) in headers {
+            let name = HeaderName::from_static(name);
+            request
+                .headers
+                .insert(name, HeaderValue::from_static(value));
+        }
+        request.headers.extend(signed);
+        Some(request)
+    }
+
+    /// The headers that sign a request to the API. Its keys are obtained anew after a while, or once
+    /// it has refused them.
+    pub(super) async fn authorize(
+        &self,
+        client: &ServiceClient,
+        request: &AwsRequest<'_>,
+    ) -> Result<ApiHeaders, LoginError> {
+        let (keys, is_new) = self.kept_keys(client).await?;
+        let headers = self.signed(&keys, request);
+        let headers = headers.ok_or_else(|| self.unusable("its keys do not fit into a header"))?;
+        Ok(ApiHeaders { headers, is_new })
+    }
+
+    /// The keys, and whether they were obtained now. Others wait for that.
+    async fn kept_keys(
+        &self,
+        client: &ServiceClient,
+    ) -> Result<(Arc<SigningKeys>, bool), LoginError> {
+        let kept = || {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = kept.as_ref().filter(|kept| Instant::now() < kept.end);
+            kept.map(|kept| kept.keys.clone())
+        };
+        if let Some(keys) = kept() {
+            return Ok((keys, false));
+        }
+        let _guard = self.exchange.lock().await;
+        if let Some(keys) = kept() {
+            return Ok((keys, false));
+        }
+        let keys = Arc::new(self.source.keys(client).await?);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(KeptKeys {
+            keys: keys.clone(),
+            end: Instant::now() + KEYS_LIFE,
+        });
+        Ok((keys, true))
+    }
+
+    /// The next request is signed with keys that are obtained anew.
+    pub(super) fn forget_keys(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The headers that sign a request, beside those that it has.
+    fn signed(&self, keys: &SigningKeys, request: &AwsRequest<'_>) -> Option<HeaderMap> {
         let date = sign::date(time_of_day());
+        let mut own = vec![("x-amz-date", date.as_str())];
         let session = keys.session_token.as_ref();
-        let mut headers = vec![
-            ("content-type", JSON),
-            ("host", &host),
-            ("x-amz-date", &date),
-        ];
-        headers.extend(session.map(|token| ("x-amz-security-token", token.expose_secret())));
-        headers.push(("x-amz-target", TARGET));
+        own.extend(session.map(|token| ("x-amz-security-token", token.expose_secret())));
+        let mut headers = [request.headers, &own, &[("host", request.authority)]].concat();
+        headers.sort_unstable();
         let unsigned = UnsignedRequest {
-            method: "POST",
-            path: url.target.path(),
+            method: request.method.as_str(),
+            path: request.path,
             headers: &headers,
-            body: BODY,
+            body: request.body,
         };
         let scope = SigningScope {
             region: &self.region,
             service: "ecr",
         };
         let authorization = keys.authorization(&unsigned, &scope, &date);
-        let mut request = ServiceRequest::get(url.clone());
-        request.method = Method::POST;
-        request.body = BODY.into();
-        for (name, value) in headers.iter().filter(|(name, _)| *name != "host") {
-            let name = HeaderName::try_from(*name).ok()?;
-            request
-                .headers
-                .insert(name, HeaderValue::try_from(*value).ok()?);
+        let mut signed = HeaderMap::new();
+        own.push((header::AUTHORIZATION.as_str(), &authorization));
+        for (name, value) in own {
+            let mut value = HeaderValue::try_from(value).ok()?;
+            value.set_sensitive(true);
+            signed.insert(HeaderName::try_from(name).ok()?, value);
         }
-        let mut authorization = HeaderValue::try_from(authorization).ok()?;
-        authorization.set_sensitive(true);
-        request.headers.insert(header::AUTHORIZATION, authorization);
-        Some(request)
+        Some(signed)
     }
 
     /// What of an error is shown: its type alone. Its text may repeat the signed request.
@@ -176,6 +268,8 @@ const JSON: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";
 const BODY: &[u8] = b"{}";
 const MAX_TYPE: usize = 64;
+/// Far below the life of temporary keys, and soon enough for those that are rotated.
+const KEYS_LIFE: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -227,18 +321,6 @@ fn https(host: &str) -> Option<UpstreamUrl> {
     })
 }
 
-/// Of the machine, or of the container where its environment says so.
-fn metadata_service() -> UpstreamUrl {
-    let is_container = std::env::var_os("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").is_some();
-    let address: [u8; 4] = if is_container {
-        [169, 254, 170, 2]
-    } else {
-        [169, 254, 169, 254]
-    };
-    UpstreamUrl {
-        scheme: Scheme::Http,
-        host: HostName::from(std::net::IpAddr::from(address)),
-        port: Scheme::Http.default_port(),
-        base_path: String::new(),
-    }
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

@@ -7,7 +7,7 @@ use super::entra::{EntraApplication, EntraLogin};
 use super::google::GoogleLogin;
 use super::password::PasswordLogin;
 use crate::config::secret::{SecretError, SecretSource};
-use crate::config::upstream::{AwsKeys, LoginKind, UpstreamSettings, UpstreamUrl};
+use crate::config::upstream::{AwsKeys, LoginKind, LoginSettings, UpstreamSettings};
 
 /// The kinds of credentials, each with its own exchange.
 pub(super) enum CredentialKind {
@@ -20,10 +20,15 @@ pub(super) enum CredentialKind {
 impl CredentialKind {
     /// With the credential in words.
     pub(super) fn new(
-        kind: &LoginKind,
+        login: &LoginSettings,
         settings: &UpstreamSettings,
-        endpoint: Option<&UpstreamUrl>,
     ) -> Result<(Self, String), LoginSetupError> {
+        let LoginSettings {
+            kind,
+            endpoint,
+            region,
+        } = login;
+        let endpoint = endpoint.as_ref();
         let google = |login: Result<GoogleLogin, _>| {
             let login = login.map_err(LoginSetupError::Address)?;
             let credential = login.credential().to_owned();
@@ -37,7 +42,7 @@ impl CredentialKind {
                     format!("user `{username}`, the username and password in [upstream]");
                 Ok((Self::Password(login), credential))
             }
-            LoginKind::Aws { keys, region } => {
+            LoginKind::Aws { keys } => {
                 let login = AwsLogin::new(settings, keys, region.as_deref(), endpoint);
                 let login = login.map_err(LoginSetupError::Address)?;
                 let credential = login.credential().to_owned();
@@ -81,7 +86,7 @@ pub(super) fn files(kind: &LoginKind) -> Vec<PathBuf> {
     };
     match kind {
         LoginKind::Password { password, .. } => of(&[Some(password)]),
-        LoginKind::Aws { keys, .. } => match keys {
+        LoginKind::Aws { keys } => match keys {
             AwsKeys::Static {
                 access_key_id,
                 secret_access_key,
@@ -97,7 +102,7 @@ pub(super) fn files(kind: &LoginKind) -> Vec<PathBuf> {
                 .into_iter()
                 .collect(),
             AwsKeys::WebIdentity { token_file, .. } => vec![token_file.clone()],
-            AwsKeys::InstanceRole => Vec::new(),
+            AwsKeys::InstanceRole => aws::container::token_file().into_iter().collect(),
         },
         LoginKind::Entra { client_secret, .. } => of(&[Some(client_secret)]),
         LoginKind::ServiceAccount { key } => of(&[Some(key)]),

@@ -42,6 +42,13 @@ impl ServiceUrl {
     }
 }
 
+impl ServiceUrl {
+    /// An absolute URL.
+    pub(super) fn parse(url: &str) -> Option<Self> {
+        parse(url)
+    }
+}
+
 impl CredentialHosts {
     /// `services`: the hosts of the product, none where only the registry's answer told which it is.
     pub(super) fn new(

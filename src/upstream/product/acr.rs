@@ -49,7 +49,8 @@ async fn untag(
     TaggedImage { repository, tag }: TaggedImage<'_>,
 ) -> Result<Untagged, ApiError> {
     let path = format!("/acr/v1/{repository}/_tags/{tag}");
-    let response = api.send(ApiCall::new(Method::DELETE, path)).await?;
+    let call = ApiCall::new(Method::DELETE, path).within(repository, TokenNeed::Delete);
+    let response = api.send(call).await?;
     match response.status {
         status if status.is_success() => Ok(Untagged::Done),
         // 405: the tag is locked.

@@ -211,7 +211,14 @@ async fn a_wrong_credential_for_the_api_is_no_fault_of_the_client() {
 /// protocol, with a time to wait.
 #[tokio::test]
 async fn a_throttled_api_is_told_with_a_time_to_wait() {
-    for product in ["acr", "dockerhub", "ghcr", "harbor"] {
+    for product in [
+        "acr",
+        "acr with Entra",
+        "dockerhub",
+        "ecr",
+        "ghcr",
+        "harbor",
+    ] {
         let fixture = ProductFixture::new(product).await;
         let manifest = fixture.push("v1", b"layer").await;
         fixture.tag("v2", &manifest).await;

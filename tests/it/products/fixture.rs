@@ -39,10 +39,12 @@ pub fn login(kind: &str, played: &PlayedRegistry, api: &str) -> String {
              region = \"eu-central-1\""
         ),
         "gar with a key" => format!(
-            "service_account = '{}'\nendpoint = \"{api}\"",
+            "service_account = '{}'\nregion = \"europe\"\nendpoint = \"{api}\"",
             played.service_account_key()
         ),
-        "gar on a machine" => format!("metadata_server = true\nendpoint = \"{api}\""),
+        "gar on a machine" => {
+            format!("metadata_server = true\nregion = \"europe\"\nendpoint = \"{api}\"")
+        }
         "acr with Entra" => format!(
             "tenant = \"tenant\"\nclient_id = \"{id}\"\nclient_secret = \"{secret}\"\n\
              endpoint = \"{api}\""

@@ -57,6 +57,7 @@ pub(super) fn login(
     Some(LoginSettings {
         kind: kind.read(file, (raw, header), problems)?,
         endpoint: raw.endpoint.given().cloned(),
+        region: raw.region.given().cloned(),
     })
 }
 
@@ -155,7 +156,6 @@ impl Kind {
             Self::AwsStatic | Self::AwsProfile | Self::AwsWebIdentity | Self::AwsInstanceRole => {
                 LoginKind::Aws {
                     keys: keys.aws(self, raw)?,
-                    region: raw.region.given().cloned(),
                 }
             }
             Self::Entra => LoginKind::Entra {

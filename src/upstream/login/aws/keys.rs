@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::container::ContainerService;
 use super::sign::SigningKeys;
 use crate::config::secret::SecretSource;
 use crate::config::upstream::{AwsKeys, UpstreamUrl};
@@ -22,6 +23,8 @@ pub(super) struct KeySource {
     /// The token service, or that of the machine.
     endpoint: UpstreamUrl,
     credential: String,
+    /// Where the environment names it.
+    container: Option<ContainerService>,
 }
 
 impl KeySource {
@@ -30,7 +33,13 @@ impl KeySource {
             keys,
             endpoint,
             credential: credential.to_owned(),
+            container: None,
         }
+    }
+
+    /// With the service of the container in which moorgate runs.
+    pub(super) fn of_container(self, container: Option<ContainerService>) -> Self {
+        Self { container, ..self }
     }
 
     pub(super) async fn keys(&self, client: &ServiceClient) -> Result<SigningKeys, LoginError> {
@@ -109,9 +118,14 @@ impl KeySource {
 
     /// Those of the container, or of the machine by version 2 of its metadata service.
     async fn of_machine(&self, client: &ServiceClient) -> Result<SigningKeys, LoginError> {
-        let container = std::env::var("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").ok();
-        if let Some(path) = container.filter(|path| path.starts_with('/')) {
-            return self.document(client, &path, None).await;
+        if let Some(container) = &self.container {
+            let mut request = ServiceRequest::get(container.url.clone());
+            let token = container.authorization().await;
+            if let Some(token) = token.map_err(|why| self.unreadable(why))? {
+                request.headers.insert(header::AUTHORIZATION, token);
+            }
+            let body = client.send(request).await?;
+            return self.key_document(&self.success(body)?);
         }
         let mut request = ServiceRequest::get(self.url("/latest/api/token")?);
         request.method = Method::PUT;
@@ -151,9 +165,12 @@ impl KeySource {
         path: &str,
         session: Option<&HeaderValue>,
     ) -> Result<SigningKeys, LoginError> {
-        let body = self.get(client, path, session).await?;
+        self.key_document(&self.get(client, path, session).await?)
+    }
+
+    fn key_document(&self, body: &[u8]) -> Result<SigningKeys, LoginError> {
         let document: KeyDocument =
-            serde_json::from_slice(&body).map_err(|_| self.unusable("it has no keys"))?;
+            serde_json::from_slice(body).map_err(|_| self.unusable("it has no keys"))?;
         Ok(SigningKeys {
             access_key_id: document.access_key_id,
             secret_access_key: document.secret_access_key.into(),
