@@ -321,12 +321,18 @@ fn behind_moorgate(known: &'static [KnownDifference]) -> Vec<KnownDifference> {
             ..*difference
         })
     });
+    let forgotten = KnownDifference {
+        steps: &["tags that are left"],
+        facts: &["body"],
+        reason: "of the tags of one image, it knows the last one only",
+    };
     steps
         .filter(|difference| !SAME.contains(&difference.steps[0]))
+        .chain([forgotten])
         .collect()
 }
 
-/// The same through moorgate, which logs in by the API.
+/// The same through moorgate, which logs in, makes repositories and untags by the API.
 #[tokio::test]
 async fn a_played_ecr_answers_as_ministack_does_behind_moorgate() {
     let (real, played) = (RealRegistry::ministack(), PlayedRegistry::ecr().await);
@@ -341,16 +347,15 @@ async fn a_played_ecr_answers_as_ministack_does_behind_moorgate() {
         (played.addresses().registry, played.addresses().api),
         (real.address, real.address),
     ] {
-        for name in ["base/app", "other/app"] {
-            let input = json!({ "repositoryName": name });
-            let created = action(&played, api, ("CreateRepository", &input)).await;
-            created.expect(200);
-        }
-        let keys = format!("product = \"ecr\"\napi = \"http://{api}\"");
+        let keys = format!("product = \"ecr\"\ncreate = true\napi = \"http://{api}\"");
         let domain = Domain::new("ci.test", &format!("http://{registry}"));
         let domain = domain.upstream(&keys).tables(&login);
         let gateway = Setup::new().domain(domain).start().await;
         let client = RegistryClient::through(&gateway);
+        // Made by what is pushed first.
+        for name in ["base/app", "other/app"] {
+            client.push_blob(name, b"first").await;
+        }
         seen.push(Observation::all(&client).await);
     }
     compare(&seen[0], &seen[1], &behind_moorgate(MINISTACK));

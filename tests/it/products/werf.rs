@@ -148,12 +148,6 @@ async fn werf_publishes_lists_and_cleans_up() {
         for product in products() {
             let (keys, tables) = settings(product);
             let fixture = ProductFixture::with(product, keys, tables).await;
-            if product == "ecr" {
-                for image in ["backend", "frontend"] {
-                    let (name, _) = place(repo, image, is_multirepo);
-                    fixture.played.make_repository(&name);
-                }
-            }
             let werf = Werf(&fixture);
             let (first, _) = place(repo, "backend", is_multirepo);
             let images = ["backend", "frontend"].map(|name| (name, name.repeat(500)));

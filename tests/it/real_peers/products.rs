@@ -64,8 +64,9 @@ impl ProductsFixture {
             .map(|(product, switches)| {
                 let played = runtime.block_on(PlayedRegistry::start(switches()));
                 played.make_repository(NAME);
+                let keys = upstream_keys(product, &played, &played.api_url());
                 let domain = Domain::new(&format!("{product}.test"), &played.url())
-                    .upstream(&upstream_keys(product, &played, &played.api_url()));
+                    .upstream(&format!("create = true\n{keys}"));
                 let file = config.join("conf.d").join(format!("{product}.test"));
                 fs::write(file.with_extension("test.toml"), domain.toml()).unwrap();
                 let users = Domain::htpasswd(&[(USER.to_owned(), PASSWORD.to_owned())]);

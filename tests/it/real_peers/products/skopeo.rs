@@ -84,6 +84,32 @@ impl ProductSkopeo<'_> {
         assert!(missing.contains("manifest unknown"), "{missing}");
     }
 
+    /// Into a repository that is not there.
+    fn makes(&self, image: &Path) {
+        let ProductDomain {
+            product,
+            played,
+            authority,
+        } = self.domain;
+        let name = match played.switches().levels {
+            Some(_) => "fresh/app",
+            None => "fresh/team/app",
+        };
+        let local = format!("oci:{}:v1", image.display());
+        let remote = format!("docker://{authority}/{name}:v1");
+        let copied = self.run(&["copy", &local, &remote], "");
+        // A user and password of Google's have no right to its API, and GitLab's projects are for
+        // people to make.
+        if ["gar", "gitlab"].contains(product) {
+            let message = copied.failed();
+            let words = "its administrator has to";
+            assert!(message.contains(words), "{product}: {message}");
+            return;
+        }
+        assert!(copied.status.success(), "{product}: {}", copied.stderr);
+        assert_eq!(played.tags(name).len(), 1, "{product}");
+    }
+
     /// Deletes by the digest, as skopeo does: both tags of the image go, unless the product keeps
     /// manifests that have any.
     fn deletes(&self) {
@@ -132,6 +158,7 @@ fn skopeo_copies_lists_inspects_and_deletes() {
         skopeo.login();
         skopeo.copies(&image, &index);
         skopeo.reads();
+        skopeo.makes(&image);
         skopeo.deletes();
     });
 }
