@@ -57,13 +57,13 @@ async fn a_changed_setting_of_the_login_exchanges_anew() {
     let own = |keys: &str| format!("{OWN}\n{keys}");
     for (url, keys, tables) in [
         (&played.url, OWN.to_owned(), ""),
-        (&played.url, own("hosts = [\"auth.test\"]"), ""),
-        (&played.url, own("api = \"http://127.0.0.1:1\""), ""),
         (
             &played.url,
             OWN.to_owned(),
             "[timeouts]\nupstream_connect = \"3s\"",
         ),
+        (&played.url, own("hosts = [\"auth.test\"]"), ""),
+        (&played.url, own("api = \"http://127.0.0.1:1\""), ""),
         (&played.url, OWN.replace("distribution", "gitlab"), ""),
         (&other.url, OWN.replace("inside", "changed"), ""),
     ] {

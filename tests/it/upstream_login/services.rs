@@ -1,5 +1,6 @@
 //! Credentials of services: ECR's password for a signed request, access tokens of Google.
 
+use base64::Engine;
 use moorgate::internal::app::StartError;
 
 use super::played::ask;
@@ -182,6 +183,37 @@ async fn google_gives_a_token_for_a_service_account_and_for_a_machine() {
         }
         assert_eq!(exchanges(&played), 1, "{keys}");
     }
+}
+
+#[tokio::test]
+async fn google_gets_the_word_of_the_account_for_its_token_endpoint_alone() {
+    let service = Upstream::new().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("key.json");
+    let key = PlayedRegistry::gar().await.service_account_key();
+    std::fs::write(&file, &key).unwrap();
+    let endpoint = format!("{}/token", service.url());
+    let keys = format!(
+        "product = \"gar\"\n[upstream.login]\nservice_account = {{ file = \"{}\" }}\n\
+         endpoint = \"{endpoint}\"",
+        file.display()
+    );
+    let domain = Domain::new("ci.test", &service.url()).upstream(&keys);
+    let gateway = Setup::new().domain(domain).start().await;
+    let answers = ["{\"access_token\":\"a\",\"expires_in\":300}", "{}"];
+    let (asked, seen) = tokio::join!(ask(&gateway, "GET", LIST), serve(&service, &answers));
+    assert_eq!(asked.0, 200, "{asked:?}");
+    assert_eq!(seen[0].0.first, "POST /token HTTP/1.1");
+    assert_eq!(seen[1].0.get("authorization"), Some("Bearer a"));
+    let (_, assertion) = seen[0].1.split_once("&assertion=").unwrap();
+    let claims = assertion.split('.').nth(1).unwrap();
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims);
+    let claims = crate::harness::json(&claims.unwrap());
+    assert_eq!(claims["aud"], endpoint);
+    let scope = "https://www.googleapis.com/auth/cloud-platform";
+    assert_eq!(claims["scope"], scope);
+    let account = crate::harness::json(key.as_bytes());
+    assert_eq!(claims["iss"], account["client_email"]);
 }
 
 #[tokio::test]

@@ -361,6 +361,9 @@ async fn a_fresh_token_that_is_refused_is_exchanged_no_more() {
         assert_eq!(ask(&gateway, "GET", LIST).await.0, 502);
     }
     assert_eq!((played.exchanges().len(), played.take(false).len()), (0, 0));
+    // Nor where the scheme is known, and the first token of a repository is refused.
+    assert_eq!(ask(&gateway, "GET", "/v2/c/tags/list").await.0, 502);
+    assert_eq!((played.exchanges().len(), played.take(false).len()), (1, 1));
     // Other repositories are not concerned.
     assert_eq!(ask(&gateway, "GET", "/v2/open/tags/list").await.0, 200);
 }
