@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::app::live::report::{CredentialLife, CredentialReport};
 use crate::app::resources::resources;
 use crate::certs::served::report::{CertificateReport, DomainBudget};
 use crate::certs::state::ledger::LimitBudget;
@@ -13,6 +14,7 @@ use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::observe::resource_use::ResourceUse;
 use crate::request::site::{Backend, Site};
 use crate::upstream::health::HealthReport;
+use crate::upstream::product::ability::{Ability, AbilitySource};
 
 pub(super) fn status(app: &Arc<App>) -> Value {
     let sites = app.gateway().sites.load();
@@ -84,6 +86,8 @@ fn domain(site: &Site) -> Value {
         "upstream": host.registry.upstream().map(|upstream| url(&upstream.url)),
         "directory": host.registry.store().map(|store| store.directory.display().to_string()),
         "upstream_product": site.registry.upstream().map(product),
+        "upstream_credential": site.registry.upstream().map(credential),
+        "upstream_abilities": abilities(site),
         "upstream_health": site.registry.upstream().and_then(health),
         "browser": host.browser.as_ref().map(|browser| url(&browser.url)),
         "browser_health": site.browser.as_ref().and_then(health),
@@ -95,6 +99,36 @@ fn domain(site: &Site) -> Value {
 fn product(backend: &Backend) -> Value {
     let (product, source) = backend.product.get();
     json!({ "name": product.as_str(), "known_by": source.as_str() })
+}
+
+/// Whose credential moorgate sends, and when its newest token ends.
+fn credential(backend: &Backend) -> Value {
+    let CredentialReport { name, life } = CredentialReport::new(&backend.credential);
+    let expires = match life {
+        CredentialLife::Until(end) => Some(timestamp(end)),
+        CredentialLife::Unknown | CredentialLife::Endless => None,
+    };
+    json!({
+        "name": name,
+        "ends": life != CredentialLife::Endless,
+        "token_expires": expires,
+    })
+}
+
+/// What the upstream can, as far as that is known without asking it.
+fn abilities(site: &Site) -> Option<Value> {
+    let backend = site.registry.upstream()?;
+    let source = AbilitySource {
+        product: backend.product.get().0,
+        settings: site.host.registry.upstream()?,
+        has_api: backend.has_api(),
+    };
+    let one = |ability: Ability| {
+        let known = source.get(ability);
+        let value = json!({ "answer": known.possibility.as_str(), "why": known.why });
+        (ability.as_str().to_owned(), value)
+    };
+    Some(Value::Object(Ability::ALL.into_iter().map(one).collect()))
 }
 
 /// What requests have shown of an upstream.

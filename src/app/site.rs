@@ -91,6 +91,23 @@ pub(super) fn build_site(
     })
 }
 
+/// The upstream of `host` alone, for questions to it. `None`: it has none, or one with errors, which
+/// who builds the site reports.
+pub(super) fn build_upstream(host: &SharedVirtualHost) -> Option<Backend> {
+    let settings = host.registry.upstream()?;
+    let mut builder = SiteBuilder {
+        host,
+        before: None,
+        workers: 1,
+        problems: &mut Problems::default(),
+    };
+    let trust = builder.trust();
+    match builder.upstream(settings, trust.as_ref())? {
+        Registry::Upstream(backend) => Some(backend),
+        Registry::Store(_) => None,
+    }
+}
+
 /// An upstream as it is configured.
 struct TargetSettings<'a> {
     role: UpstreamRole,

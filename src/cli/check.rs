@@ -1,5 +1,7 @@
 //! `moorgate check`: reports the problems of the configuration, or prints one line per domain.
 
+mod upstreams;
+
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
@@ -9,15 +11,18 @@ use serde_json::{Value, json};
 
 use crate::admin::control;
 use crate::app;
+use crate::app::live::LiveOptions;
+use crate::app::live::report::UpstreamReport;
 use crate::certs::served;
 use crate::config::Loaded;
 use crate::config::problem::{Colour, Problem, ProblemSeverity, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::upstream::UpstreamAuthorization;
 use crate::config::vhost::{CertificateSource, ListenAddress, VirtualHost};
+use crate::registry::name::RepositoryName;
 
 /// How much is checked, and how it is told.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct CheckOptions {
     /// Print one JSON object instead.
     #[arg(long)]
@@ -28,35 +33,71 @@ pub struct CheckOptions {
     /// Ask the registries, DNS, and the ports of the running moorgate as well.
     #[arg(long)]
     live: bool,
+    /// Ask registries about this repository, with --live: a name as clients know it.
+    #[arg(long, value_name = "NAME", requires = "live", value_parser = repository_name)]
+    repository: Option<RepositoryName>,
+}
+
+fn repository_name(text: &str) -> Result<RepositoryName, String> {
+    RepositoryName::parse(text).map_err(|error| error.to_string())
+}
+
+/// What was found beside the configuration.
+#[derive(Default)]
+struct CheckFindings {
+    problems: Problems,
+    /// With `--live`.
+    upstreams: Option<Vec<UpstreamReport>>,
 }
 
 /// Reports all that a start would stumble over: problems of the configuration, of the files that
 /// it names, and of this machine. Changes nothing. The exit status is 2 if a start would fail, 1 if
 /// there are warnings and they count, 0 otherwise.
 pub fn run(directory: &Path, options: CheckOptions) -> anyhow::Result<ExitCode> {
-    let (problems, snapshot) = match crate::config::load(directory) {
+    let (findings, snapshot) = match crate::config::load(directory) {
         Ok(Loaded { snapshot, warnings }) => {
+            let outside = findings_outside(directory, &snapshot, &options)?;
             let mut problems = warnings;
-            problems.extend(problems_outside(directory, &snapshot, options)?);
-            (problems, Some(snapshot))
+            problems.extend(outside.problems);
+            let upstreams = outside.upstreams;
+            (
+                CheckFindings {
+                    problems,
+                    upstreams,
+                },
+                Some(snapshot),
+            )
         }
-        Err(problems) => (problems, None),
+        Err(problems) => {
+            let upstreams = options.live.then(Vec::new);
+            (
+                CheckFindings {
+                    problems,
+                    upstreams,
+                },
+                None,
+            )
+        }
     };
-    Ok(report(&problems, snapshot.as_ref(), options)?)
+    Ok(report(&findings, snapshot.as_ref(), &options)?)
 }
 
 fn report(
-    problems: &Problems,
+    findings: &CheckFindings,
     snapshot: Option<&Snapshot>,
-    options: CheckOptions,
+    options: &CheckOptions,
 ) -> io::Result<ExitCode> {
+    let problems = &findings.problems;
     if options.json {
-        let report = json(problems, snapshot);
+        let report = json(findings, snapshot);
         writeln!(io::stdout().lock(), "{report:#}")?;
     } else {
         super::report_problems(problems)?;
         if let Some(snapshot) = snapshot.filter(|_| !problems.has_errors()) {
-            write_domains(snapshot, &mut io::stdout().lock())?;
+            let mut stdout = io::stdout().lock();
+            write_domains(snapshot, &mut stdout)?;
+            let upstreams = findings.upstreams.iter().flatten();
+            upstreams::write(upstreams, &mut stdout)?;
         }
     }
     let status = match (problems.has_errors(), problems.is_empty()) {
@@ -68,11 +109,11 @@ fn report(
 }
 
 /// The problems of what a valid configuration names: files, addresses, and what answers there.
-fn problems_outside(
+fn findings_outside(
     directory: &Path,
     snapshot: &Snapshot,
-    options: CheckOptions,
-) -> anyhow::Result<Problems> {
+    options: &CheckOptions,
+) -> anyhow::Result<CheckFindings> {
     let running = control::client::running(directory, &snapshot.state);
     let mut problems = Problems::default();
     let state = app::preconditions::missing_state(snapshot);
@@ -87,15 +128,25 @@ fn problems_outside(
     }));
     problems.extend(app::file_problems(snapshot));
     problems.extend(app::preconditions::missing_addresses(snapshot, &running));
+    let mut upstreams = None;
     if options.live {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        problems.extend(runtime.block_on(app::live::problems(snapshot, !running.is_empty())));
+        let options = LiveOptions {
+            is_running: !running.is_empty(),
+            repository: options.repository.clone(),
+        };
+        let live = runtime.block_on(app::live::inspect(snapshot, &options));
+        problems.extend(live.problems);
+        upstreams = Some(live.upstreams);
         // A name that is still being looked up must not keep the report back.
         runtime.shutdown_background();
     }
-    Ok(problems)
+    Ok(CheckFindings {
+        problems,
+        upstreams,
+    })
 }
 
 /// Writes all problems and their number. `run` and `reload` use it as well.
@@ -178,17 +229,22 @@ fn shortened(path: &Path) -> PathBuf {
     short
 }
 
-fn json(problems: &Problems, snapshot: Option<&Snapshot>) -> Value {
+fn json(findings: &CheckFindings, snapshot: Option<&Snapshot>) -> Value {
+    let problems = &findings.problems;
     let domains: Vec<_> = snapshot
         .into_iter()
         .flat_map(|snapshot| &snapshot.domains)
         .collect();
-    json!({
+    let mut report = json!({
         "ok": !problems.has_errors(),
         "listen": snapshot.map(listeners).unwrap_or_default(),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
         "domains": domains.into_iter().map(|host| domain(host)).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(upstreams) = &findings.upstreams {
+        report["upstreams"] = upstreams.iter().map(upstreams::json).collect();
+    }
+    report
 }
 
 /// Each address that `run` binds, with its role.

@@ -130,6 +130,12 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
+    /// Whether there is a client for the API of its product, as far as that is known.
+    pub(crate) fn has_api(&self) -> bool {
+        let dialect = self.product.dialect();
+        self.api.as_ref().is_some_and(|api| api.is_of(dialect))
+    }
+
     /// Waits until its product is known: before something is decided by what the product can.
     ///
     /// Errors: the upstream did not answer.

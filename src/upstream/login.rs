@@ -9,6 +9,7 @@ mod entra;
 pub(crate) mod error;
 mod google;
 mod hosts;
+pub(crate) mod inspection;
 mod password;
 mod ping;
 mod refusal;

@@ -1,6 +1,7 @@
 //! What is different at each registry product. What all have in common is the distribution
 //! specification; a file below says only where a product leaves it.
 
+pub(crate) mod ability;
 mod acr;
 pub(crate) mod api;
 mod distribution;
@@ -10,6 +11,7 @@ mod gar;
 mod ghcr;
 mod gitlab;
 mod harbor;
+pub(crate) mod inspection;
 mod quay;
 
 use std::pin::Pin;
@@ -22,6 +24,7 @@ use crate::registry::product::Product;
 use crate::registry::reference::Tag;
 use api::{ApiClient, ApiError};
 pub(super) use ecr::region as ecr_region;
+use inspection::ApiInspection;
 
 /// The ways of one product.
 pub(crate) trait Dialect: Send + Sync {
@@ -86,6 +89,15 @@ pub(crate) trait Dialect: Send + Sync {
         _api: &'a ApiClient,
         _page: PageOfApi<'a>,
     ) -> ApiFuture<'a, ListedNames> {
+        unsupported()
+    }
+
+    /// What the product's own API says of its credential, and of limits. Changes nothing there.
+    fn inspect<'a>(
+        &'a self,
+        _api: &'a ApiClient,
+        _repository: Option<&'a RepositoryName>,
+    ) -> ApiFuture<'a, ApiInspection> {
         unsupported()
     }
 

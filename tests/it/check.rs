@@ -3,6 +3,7 @@
 
 mod certificates;
 mod live;
+mod live_upstreams;
 mod machine;
 
 use std::fs;

@@ -24,6 +24,13 @@ fn snapshot(directory: &Path) -> Snapshot {
     config::load(directory).expect("valid").snapshot
 }
 
+fn findings(problems: Problems) -> CheckFindings {
+    CheckFindings {
+        problems,
+        upstreams: None,
+    }
+}
+
 fn shown(text: &str, directory: &Path) -> String {
     text.replace(&*directory.to_string_lossy(), "DIR")
 }
@@ -40,8 +47,10 @@ fn a_good_configuration_is_one_line_a_domain() {
             json,
             strict,
             live: false,
+            repository: None,
         };
-        report(problems, Some(&snapshot), options).expect("written")
+        let findings = findings(problems.clone());
+        report(&findings, Some(&snapshot), &options).expect("written")
     };
     let mut problems = Problems::default();
     assert_eq!(status(&problems, true, true), ExitCode::SUCCESS);
@@ -72,8 +81,10 @@ fn an_error_of_another_part_is_exit_status_2() {
             json,
             strict: false,
             live: false,
+            repository: None,
         };
-        let status = report(&problems, Some(&snapshot), options).expect("written");
+        let status =
+            report(&findings(problems.clone()), Some(&snapshot), &options).expect("written");
         assert_eq!(status, ExitCode::from(2));
     }
     problems.push(problems.iter().next().expect("one").clone().warning());
@@ -106,7 +117,10 @@ fn json_tells_scripts_the_same_without_secrets() {
     let main = "http = [':8080']\n[admin]\nlisten = '127.0.0.1:9180'\n";
     std::fs::write(good.path().join("moorgate.toml"), main).expect("moorgate.toml");
     let loaded = config::load(good.path()).expect("valid");
-    let text = format!("{:#}", json(&loaded.warnings, Some(&loaded.snapshot)));
+    let text = format!(
+        "{:#}",
+        json(&findings(loaded.warnings), Some(&loaded.snapshot))
+    );
     insta::assert_snapshot!(shown(&text, good.path()), @r#"
     {
       "domains": [
@@ -155,7 +169,7 @@ fn json_tells_scripts_the_same_without_secrets() {
 
     let bad = directory("domain = 5\n[upstream]\npasword = 's3cret'\n");
     let problems = config::load(bad.path()).expect_err("invalid");
-    let text = format!("{:#}", json(&problems, None));
+    let text = format!("{:#}", json(&findings(problems), None));
     assert!(!text.contains("s3cret"));
     insta::assert_snapshot!(shown(&text, bad.path()), @r#"
     {

@@ -135,6 +135,7 @@ struct TokenDocument {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<serde_json::Value>,
+    scope: Option<serde_json::Value>,
 }
 
 /// The token of an answer, whose exchange began at this time.
@@ -147,7 +148,10 @@ pub(super) fn token(body: &Bytes, begun: Instant) -> Result<UpstreamToken, &'sta
     let value = HeaderValue::try_from(format!("Bearer {token}"))
         .map_err(|_| "its token does not fit into a header")?;
     let life = life(document.expires_in.as_ref());
-    Ok(UpstreamToken::new(value, begun, life, RenewalPoint::Late))
+    let mut token = UpstreamToken::new(value, begun, life, RenewalPoint::Late);
+    let scope = document.scope.as_ref().and_then(|scope| scope.as_str());
+    token.scope = scope.map(Into::into);
+    Ok(token)
 }
 
 /// The life of a token. The specification says 60 s where an answer does not.

@@ -27,6 +27,14 @@ pub(super) struct PasswordLogin {
     scheme: ArcSwapOption<LoginScheme>,
 }
 
+/// What a token is exchanged for, and where.
+pub(super) struct ServiceExchange<'a> {
+    pub(super) service: &'a BearerService,
+    pub(super) scopes: &'a [String],
+    /// In words, for errors.
+    pub(super) credential: &'a str,
+}
+
 /// How a registry takes a user name and a password.
 #[derive(Debug)]
 enum LoginScheme {
@@ -108,12 +116,31 @@ impl PasswordLogin {
         scopes: &[String],
         credential: &str,
     ) -> Result<UpstreamToken, LoginError> {
-        let password = self.read(credential).await?;
         let scheme = self.scheme.load_full();
         let Some(LoginScheme::Bearer(service)) = scheme.as_deref() else {
             // It has changed since the exchange was begun.
             return Err(LoginError::Interrupted);
         };
+        let exchange = ServiceExchange {
+            service,
+            scopes,
+            credential,
+        };
+        self.exchange_at(client, exchange).await
+    }
+
+    /// A token of a service, also where the registry takes the password itself.
+    pub(super) async fn exchange_at(
+        &self,
+        client: &ServiceClient,
+        exchange: ServiceExchange<'_>,
+    ) -> Result<UpstreamToken, LoginError> {
+        let ServiceExchange {
+            service,
+            scopes,
+            credential,
+        } = exchange;
+        let password = self.read(credential).await?;
         let pair = PasswordPair {
             username: &self.username,
             password: password.expose_secret(),

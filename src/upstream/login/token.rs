@@ -17,6 +17,10 @@ use super::single_exchange::SingleExchange;
 pub(super) struct UpstreamToken {
     /// The value of `Authorization`, marked sensitive.
     pub(super) authorization: HeaderValue,
+    /// What it allows, where the answer of the exchange says so (RFC 6749 §5.1).
+    pub(super) scope: Option<Box<str>>,
+    /// When its life ends.
+    pub(super) expires: Instant,
     renew: Instant,
     end: Instant,
 }
@@ -47,6 +51,8 @@ impl UpstreamToken {
         };
         Self {
             authorization,
+            scope: None,
+            expires: begun + life,
             renew: begun + renew,
             end: begun + life / 10 * 9,
         }
@@ -161,6 +167,11 @@ impl TokenSlot {
     /// Another attempt may succeed: the credentials have changed.
     pub(super) fn forget_failure(&self) {
         self.exchange.forget_failure();
+    }
+
+    /// The token as it is now.
+    pub(super) fn current(&self) -> Option<Arc<UpstreamToken>> {
+        self.token.load_full()
     }
 
     /// Whether it has a token for later requests.

@@ -45,6 +45,17 @@ impl UpstreamTokens {
         }
     }
 
+    /// When the token that lives longest ends; `None` without any.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        let own = [&self.registry, &self.catalog].map(|slot| slot.current());
+        let of_repositories = self.repositories.iter().flat_map(|tokens| {
+            let slots = tokens.all().map(|slot| slot.current());
+            slots.into_iter()
+        });
+        let all = own.into_iter().chain(of_repositories).flatten();
+        all.map(|token| token.expires).max()
+    }
+
     fn repository(&self, key: &str, need: TokenNeed) -> Arc<TokenSlot> {
         if let Some(tokens) = self.repositories.get(key) {
             return tokens.slot(need).clone();

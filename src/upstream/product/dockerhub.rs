@@ -8,12 +8,14 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError, ApiResponse, path_segment};
+use super::inspection::{ApiInspection, RequestLimit};
 use super::{
     ApiFuture, Capabilities, CatalogSource, Deletion, Dialect, ListedNames, PageOfApi, TaggedImage,
     Untagged,
 };
 use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::host::HostName;
+use crate::registry::name::RepositoryName;
 
 pub(super) struct DockerHub;
 
@@ -59,6 +61,32 @@ impl Dialect for DockerHub {
     ) -> ApiFuture<'a, ListedNames> {
         Box::pin(repositories(api, namespace, page))
     }
+
+    fn inspect<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        repository: Option<&'a RepositoryName>,
+    ) -> ApiFuture<'a, ApiInspection> {
+        Box::pin(inspect(api, repository))
+    }
+}
+
+/// Its tokens do not say what they may; those of the registry do.
+async fn inspect(
+    api: &ApiClient,
+    repository: Option<&RepositoryName>,
+) -> Result<ApiInspection, ApiError> {
+    let named = repository.and_then(|name| name.as_str().split_once('/'));
+    let namespace = named.map(|(namespace, _)| namespace).or(api.username());
+    let namespace = path_segment(namespace.ok_or(ApiError::Unsupported)?);
+    let path = format!("/v2/namespaces/{namespace}/repositories?page_size=1");
+    let response = send(api, Method::GET, path).await?;
+    Ok(ApiInspection {
+        limits: RequestLimit::of_api(&response.headers)
+            .into_iter()
+            .collect(),
+        ..ApiInspection::default()
+    })
 }
 
 async fn untag(

@@ -1,9 +1,11 @@
 //! The container registry of GitHub Packages.
 
-use http::{HeaderName, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde::Deserialize;
 
+use super::ability::Ability;
 use super::api::{ApiAuthorization, ApiCall, ApiClient, ApiError, ApiResponse, path_segment};
+use super::inspection::{ApiInspection, RequestLimit};
 use super::{
     ApiFuture, Capabilities, CatalogSource, Chunks, Deletion, Dialect, ListedNames, PageOfApi,
     TaggedImage, Untagged,
@@ -74,6 +76,46 @@ impl Dialect for Ghcr {
         page: PageOfApi<'a>,
     ) -> ApiFuture<'a, ListedNames> {
         Box::pin(repositories(api, namespace, page))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        _repository: Option<&'a RepositoryName>,
+    ) -> ApiFuture<'a, ApiInspection> {
+        Box::pin(async move {
+            // Does not count against the limit, and has the scopes of the token in its headers.
+            let response = send(api, Method::GET, "/rate_limit".to_owned()).await?;
+            if response.status != StatusCode::OK {
+                return Err(response.refusal());
+            }
+            Ok(inspection(&response.headers))
+        })
+    }
+}
+
+/// Classic tokens have scopes, of which each includes those before it; others have none of these.
+fn inspection(headers: &HeaderMap) -> ApiInspection {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let has = |scopes: &str, wanted: &[&str]| {
+        let mut scopes = scopes.split(',').map(str::trim);
+        scopes.any(|scope| wanted.contains(&scope))
+    };
+    let scopes = text("x-oauth-scopes").filter(|scopes| !scopes.is_empty());
+    let right = |ability, wanted: &[&str]| Some((ability, has(scopes?, wanted)));
+    const READ: &[&str] = &["read:packages", "write:packages"];
+    let rights = [
+        right(Ability::Pull, READ),
+        right(Ability::List, READ),
+        right(Ability::Catalog, READ),
+        right(Ability::Push, &["write:packages"]),
+        right(Ability::Untag, &["delete:packages"]),
+        right(Ability::Delete, &["delete:packages"]),
+    ];
+    ApiInspection {
+        rights: rights.into_iter().flatten().collect(),
+        limits: RequestLimit::of_api(headers).into_iter().collect(),
+        expires: text("github-authentication-token-expiration").map(str::to_owned),
     }
 }
 

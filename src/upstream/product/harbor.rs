@@ -4,7 +4,9 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::ability::Ability;
 use super::api::{ApiCall, ApiClient, ApiError, path_segment};
+use super::inspection::ApiInspection;
 use super::{
     ApiFuture, Capabilities, CatalogSource, Deletion, Dialect, ListedNames, PageOfApi, TaggedImage,
     Untagged,
@@ -66,6 +68,63 @@ impl Dialect for Harbor {
     ) -> ApiFuture<'a, ()> {
         Box::pin(create_project(api, repository))
     }
+
+    fn inspect<'a>(
+        &'a self,
+        api: &'a ApiClient,
+        repository: Option<&'a RepositoryName>,
+    ) -> ApiFuture<'a, ApiInspection> {
+        Box::pin(inspect(api, repository))
+    }
+}
+
+#[derive(Deserialize)]
+struct HarborProject {
+    project_id: u64,
+}
+
+/// One of the permissions that the API says the caller has.
+#[derive(Deserialize)]
+struct HarborPermission {
+    resource: String,
+    action: String,
+}
+
+/// The permissions of the credential in the project.
+async fn inspect(
+    api: &ApiClient,
+    repository: Option<&RepositoryName>,
+) -> Result<ApiInspection, ApiError> {
+    let (project, _) = project(repository.ok_or(ApiError::Unsupported)?);
+    let path = format!("/api/v2.0/projects/{project}");
+    let response = api.send(ApiCall::new(Method::GET, path)).await?;
+    if response.status != StatusCode::OK {
+        return Err(response.refusal());
+    }
+    let HarborProject { project_id } =
+        serde_json::from_slice(&response.body).map_err(|_| ApiError::Invalid)?;
+    let scope = format!("scope=/project/{project_id}&relative=true");
+    let path = format!("/api/v2.0/users/current/permissions?{scope}");
+    let response = api.send(ApiCall::new(Method::GET, path)).await?;
+    if response.status != StatusCode::OK {
+        return Err(response.refusal());
+    }
+    let permissions: Vec<HarborPermission> =
+        serde_json::from_slice(&response.body).map_err(|_| ApiError::Invalid)?;
+    let has = |resource: &str, action: &str| {
+        permissions
+            .iter()
+            .any(|permission| permission.resource == resource && permission.action == action)
+    };
+    Ok(ApiInspection {
+        rights: vec![
+            (Ability::Pull, has("repository", "pull")),
+            (Ability::Push, has("repository", "push")),
+            (Ability::Untag, has("tag", "delete")),
+            (Ability::Delete, has("artifact", "delete")),
+        ],
+        ..ApiInspection::default()
+    })
 }
 
 /// The project of a repository, and the rest of its name.

@@ -72,7 +72,8 @@ async fn the_registry_hears_of_no_client() {
         for request in &requests {
             let authorization = request.header("authorization");
             assert_ne!(authorization, Some(alice.as_str()), "{product} {request:?}");
-            let bearer = authorization.is_some_and(|value| value.starts_with("Bearer played-"));
+            let bearer = authorization
+                .is_some_and(|value| value.starts_with("Bearer ") && value.contains("played-"));
             let is_signed = authorization.is_some_and(|value| value.starts_with(signed));
             let is_of_ecr = product == "ecr" && authorization.is_some();
             let is_own = authorization == Some(&own) || bearer || is_signed || is_of_ecr;

@@ -13,7 +13,7 @@ mod quay;
 
 use serde_json::{Value, json};
 
-pub use aws::aws_error;
+pub use aws::{aws_error, not_authorized};
 pub use gar::ServiceAccount;
 
 use super::answer::PlayedAnswer;

@@ -73,9 +73,10 @@ impl Played {
         if let Some(credentials) = basic_credentials(request).filter(|_| takes_basic) {
             let user = self.user(&credentials);
             let may = |user: &PlayedUser| {
-                needed
-                    .iter()
-                    .all(|scope| self.grantable(scope, *user).is_some())
+                needed.iter().all(|scope| {
+                    self.grantable(scope, *user)
+                        .is_some_and(|own| own.covers(scope))
+                })
             };
             return user
                 .filter(may)
@@ -236,15 +237,21 @@ impl Played {
             return None;
         }
         let all = ["pull", "push", "delete"];
-        Some(match switches.product {
+        let mut granted = match switches.product {
             "harbor" => PlayedScope::repository(&scope.name, &all),
             _ => scope.clone(),
-        })
+        };
+        if !user.is_admin {
+            let may = |action: &String| action == "*" || switches.rights.contains(&action.as_str());
+            granted.actions.retain(may);
+        }
+        (!granted.actions.is_empty()).then_some(granted)
     }
 
     fn issued(&mut self, scopes: Vec<PlayedScope>, user: PlayedUser) -> PlayedAnswer {
         let life = self.switches.token_life;
         let ends = self.now() + life;
+        self.grants.says_scopes = self.switches.says_rights;
         let token = self
             .grants
             .issue(GrantUse::Registry, scopes, user.is_admin, ends);

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 /// The tokens that count.
 #[derive(Default)]
 pub struct Grants {
     tokens: BTreeMap<String, PlayedGrant>,
     issued: usize,
+    /// Whether tokens of the registry are JWTs, which say their scopes.
+    pub says_scopes: bool,
 }
 
 /// What a token is for.
@@ -68,6 +73,11 @@ impl PlayedScope {
         })
     }
 
+    /// As the claims of a token have it.
+    fn access(&self) -> serde_json::Value {
+        serde_json::json!({"type": self.kind, "name": self.name, "actions": self.actions})
+    }
+
     /// Whether it allows all that another one needs.
     pub fn covers(&self, needed: &Self) -> bool {
         let has = |action: &String| self.actions.contains(action) || self.allows_all();
@@ -95,7 +105,12 @@ impl Grants {
         ends: Duration,
     ) -> String {
         self.issued += 1;
-        let token = format!("played-{use_:?}-token-{}", self.issued).to_lowercase();
+        let mut token = format!("played-{use_:?}-token-{}", self.issued).to_lowercase();
+        if self.says_scopes && use_ == GrantUse::Registry {
+            let access = scopes.iter().map(PlayedScope::access);
+            let claims = serde_json::json!({ "access": access.collect::<Vec<_>>() });
+            token = format!("e30.{}.{token}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        }
         let grant = PlayedGrant {
             use_,
             scopes,

@@ -59,9 +59,14 @@ impl Played {
             );
             return PlayedAnswer::error(404, "MANIFEST_UNKNOWN", &message);
         }
-        let answer = PlayedAnswer::new(200)
+        let mut answer = PlayedAnswer::new(200)
             .body(&manifest.media_type, manifest.bytes.clone())
             .header("etag", etag);
+        if self.switches.product == "dockerhub" {
+            answer = answer
+                .header("ratelimit-limit", "200;w=21600")
+                .header("ratelimit-remaining", "187;w=21600");
+        }
         let tells = is_digest(reference)
             || request.method == Method::HEAD
             || self.switches.tells_digest_of_tag;

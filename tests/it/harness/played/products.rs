@@ -14,6 +14,9 @@ impl Switches {
             takes_basic: false,
             token_life: Duration::from_mins(5),
             tells_life: true,
+            says_rights: false,
+            rights: &["pull", "push", "delete", "metadata_read", "metadata_write"],
+            denied_action: None,
             refuses_delete_scope: false,
             delete_action: "delete",
             levels: None,
@@ -90,6 +93,7 @@ impl Switches {
     pub fn acr() -> Self {
         Self {
             product: "acr",
+            says_rights: true,
             challenge: PlayedChallenge::Bearer {
                 service: "played.azurecr.io",
                 path: "/oauth2/token",
@@ -124,6 +128,7 @@ impl Switches {
     pub fn dockerhub() -> Self {
         Self {
             product: "dockerhub",
+            says_rights: true,
             challenge: PlayedChallenge::Bearer {
                 service: "registry.docker.io",
                 path: "/token",
@@ -271,6 +276,7 @@ impl Switches {
     pub fn gitlab() -> Self {
         Self {
             product: "gitlab",
+            says_rights: true,
             challenge: PlayedChallenge::Bearer {
                 service: "container_registry",
                 path: "/jwt/auth",
@@ -291,6 +297,7 @@ impl Switches {
     pub fn harbor() -> Self {
         Self {
             product: "harbor",
+            says_rights: true,
             credentials: PlayedCredentials {
                 user: "robot$moorgate".to_owned(),
                 ..PlayedCredentials::default()
@@ -330,6 +337,7 @@ impl Switches {
     pub fn quay() -> Self {
         Self {
             product: "quay",
+            says_rights: true,
             credentials: PlayedCredentials {
                 user: "acme+robot".to_owned(),
                 ..PlayedCredentials::default()

@@ -103,6 +103,12 @@ impl Played {
         {
             return answer;
         }
+        if let (PlayedResource::Tags { .. }, Some("ListImages")) =
+            (resource, self.switches.denied_action)
+        {
+            let message = super::api::not_authorized("ListImages");
+            return PlayedAnswer::error(403, "DENIED", &message);
+        }
         match resource {
             PlayedResource::Ping => PlayedAnswer::json(200, &serde_json::json!({})),
             PlayedResource::Catalog => self.list_repositories(request, user),

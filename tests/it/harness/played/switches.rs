@@ -15,6 +15,12 @@ pub struct Switches {
     pub token_life: Duration,
     /// Whether `expires_in` stands beside it.
     pub tells_life: bool,
+    /// Whether a token says itself what it allows, as a JWT.
+    pub says_rights: bool,
+    /// The actions that the user may be granted; an administrator may have all.
+    pub rights: &'static [&'static str],
+    /// An action of AWS that the keys have no right to.
+    pub denied_action: Option<&'static str>,
     /// Whether a scope with `delete` is refused as a whole.
     pub refuses_delete_scope: bool,
     /// The action that a deletion needs.

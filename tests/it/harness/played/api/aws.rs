@@ -26,8 +26,19 @@ impl Played {
                            provided.";
             return aws_error("InvalidSignatureException", message);
         }
+        if self.switches.denied_action == Some(action) {
+            return aws_error("AccessDeniedException", &not_authorized(action));
+        }
         self.ecr_action(action, &request.json())
     }
+}
+
+/// As AWS says it of a right that an identity lacks.
+pub fn not_authorized(action: &str) -> String {
+    format!(
+        "User: arn:aws:iam::123456789012:user/ci is not authorized to perform: ecr:{action} on \
+         resource: * because no identity-based policy allows the ecr:{action} action"
+    )
 }
 
 /// An error of JSON 1.1.

@@ -25,6 +25,8 @@ impl Played {
                 let names = self.names_in(namespace).into_iter();
                 let listed = |name: String| json!({"name": name, "namespace": namespace});
                 self.hub_page(request, names.map(listed).collect())
+                    .header("x-ratelimit-limit", "180")
+                    .header("x-ratelimit-remaining", "179")
             }
             ["v2", "repositories", namespace, name, "tags"] if read => {
                 let repository = self.contents.repository(&format!("{namespace}/{name}"));

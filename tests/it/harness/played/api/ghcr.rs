@@ -15,6 +15,9 @@ impl Played {
             return message(401, "Bad credentials");
         };
         let path = components(request);
+        if path == ["rate_limit"] {
+            return self.github_limits(user.is_admin);
+        }
         if let ["users", owner] = path.as_slice() {
             let kind = if is_user(owner) {
                 "User"
@@ -72,6 +75,26 @@ impl Played {
             "link",
             format!("<{own}{next}>; rel=\"next\", <{own}/last>; rel=\"last\""),
         )
+    }
+
+    /// The limit of requests, and the scopes of a classic token in the headers.
+    fn github_limits(&self, is_admin: bool) -> PlayedAnswer {
+        let scopes = [
+            ("pull", "read:packages"),
+            ("push", "write:packages"),
+            ("delete", "delete:packages"),
+        ];
+        let has = |action: &str| is_admin || self.switches.rights.contains(&action);
+        let own = scopes.iter().filter(|(action, _)| has(action));
+        let own: Vec<_> = own.map(|(_, scope)| *scope).collect();
+        PlayedAnswer::json(200, &json!({"rate": {"limit": 5000, "remaining": 4999}}))
+            .header("x-oauth-scopes", own.join(", "))
+            .header("x-ratelimit-limit", "5000")
+            .header("x-ratelimit-remaining", "4999")
+            .header(
+                "github-authentication-token-expiration",
+                "2027-01-31 12:00:00 UTC",
+            )
     }
 
     /// The versions of a package, the newest first.

@@ -14,6 +14,9 @@ impl Played {
             return PlayedAnswer::error(401, "UNAUTHORIZED", "unauthorized");
         };
         let path = components(request);
+        if path == ["api", "v2.0", "users", "current", "permissions"] {
+            return self.harbor_permissions(request);
+        }
         let &["api", "v2.0", "projects", ref rest @ ..] = path.as_slice() else {
             return PlayedAnswer::no_page();
         };
@@ -35,6 +38,10 @@ impl Played {
                 let projects = projects.filter(|name| !name.contains('/'));
                 self.harbor_page(request, projects.cloned().collect())
             }
+            [project] if self.contents.has_project(project) => {
+                PlayedAnswer::json(200, &json!({"name": project, "project_id": 7}))
+            }
+            [_] => PlayedAnswer::error(404, "NOT_FOUND", "project not found"),
             [project, "repositories"] => {
                 let is_closed = self.switches.closed_projects.contains(project);
                 if is_closed && !user.is_admin {
@@ -79,6 +86,22 @@ impl Played {
             Some(next) => answer.header("link", format!("<{next}>; rel=\"next\"")),
             None => answer,
         }
+    }
+
+    fn harbor_permissions(&self, request: &RecordedRequest) -> PlayedAnswer {
+        if request.parameter("scope").as_deref() != Some("/project/7") {
+            return PlayedAnswer::json(200, &json!([]));
+        }
+        let permissions = [
+            ("repository", "pull"),
+            ("repository", "push"),
+            ("artifact", "delete"),
+            ("tag", "delete"),
+        ];
+        let has = |action: &str| self.switches.rights.contains(&action);
+        let own = permissions.iter().filter(|(_, action)| has(action));
+        let own = own.map(|(resource, action)| json!({"resource": resource, "action": action}));
+        PlayedAnswer::json(200, &own.collect())
     }
 
     fn delete_harbor_tag(&mut self, name: &str, (reference, tag): (&str, &str)) -> PlayedAnswer {
