@@ -2,6 +2,7 @@
 //! are documented if and only if they exist, and links between pages lead somewhere.
 
 mod markdown;
+mod products;
 
 use std::collections::{BTreeMap, BTreeSet};
 
