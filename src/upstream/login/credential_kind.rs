@@ -12,7 +12,7 @@ use crate::config::upstream::{AwsKeys, LoginKind, LoginSettings, UpstreamSetting
 /// The kinds of credentials, each with its own exchange.
 pub(super) enum CredentialKind {
     Password(PasswordLogin),
-    Aws(AwsLogin),
+    Aws(Box<AwsLogin>),
     Entra(Box<EntraLogin>),
     Google(GoogleLogin),
 }
@@ -46,7 +46,7 @@ impl CredentialKind {
                 let login = AwsLogin::new(settings, keys, region.as_deref(), endpoint);
                 let login = login.map_err(LoginSetupError::Address)?;
                 let credential = login.credential().to_owned();
-                Ok((Self::Aws(login), credential))
+                Ok((Self::Aws(Box::new(login)), credential))
             }
             LoginKind::ServiceAccount { key } => google(GoogleLogin::of_key(key, endpoint)),
             LoginKind::MetadataServer => google(GoogleLogin::of_machine(endpoint)),

@@ -38,7 +38,10 @@ async fn said(keys: &str, answers: &[(&str, &str)]) -> (u16, String) {
     (status, events.with("upstream fails").join("\n"))
 }
 
-async fn expect(keys: &str, cases: &[(&[(&str, &str)], u16, &str)]) {
+/// The answers of the service, the status for a client, and what the event says.
+type ServiceCase<'a> = (&'a [(&'a str, &'a str)], u16, &'a str);
+
+async fn expect(keys: &str, cases: &[ServiceCase<'_>]) {
     for (answers, status, words) in cases {
         let (answered, event) = said(keys, answers).await;
         assert_eq!(answered, *status, "{answers:?}: {event}");

@@ -195,7 +195,7 @@ async fn no_request_fails_or_waits_while_tokens_come_to_their_end() {
     for _ in 0..80 {
         // What is exchanged now takes longer than every request.
         played.set(|state| state.silent = true);
-        assert_eq!(promptly(many(&gateway, 20)).await, 20);
+        assert_eq!(promptly(Box::pin(many(&gateway, 20))).await, 20);
         played.set(|state| state.silent = false);
         clock.jump(seconds(1) / 2).await;
     }
