@@ -120,6 +120,9 @@ impl UpstreamInspector<'_> {
         if let Credential::Client = self.backend.credential {
             return;
         }
+        let limits = TransferLimits::new(&self.host.timeouts, false);
+        // Without an answer, the product is what nothing denies.
+        let _ = timeout(ANSWER_TIMEOUT, self.backend.know_product(limits)).await;
         let listed = self.catalog().await;
         self.repository = self.choose(repository, &listed);
         if let Some(probed) = self.repository.clone() {
