@@ -3,6 +3,7 @@
 mod catalog;
 mod creation;
 mod deletion;
+pub(crate) mod failed_uploads;
 pub(crate) mod forward;
 mod hidden;
 mod manifest_body;
@@ -36,14 +37,32 @@ use super::obligations::Obligations;
 use super::rejection::Rejection;
 use super::route::{Destination, Route, UpstreamRoute};
 use crate::upstream::client_body::ClientBody;
+use failed_uploads::WatchedUpload;
 use request_meta::RequestMeta;
 
 pub(super) use names::RenamedBody;
 pub(super) use store::MultipartBody;
 
+/// Answers a routed request.
+pub(super) async fn answer(
+    cx: &mut RequestContext<'_>,
+    route: Route,
+    body: ClientBody,
+) -> Result<Response<ResponseBody>, Rejection> {
+    if let Some(upload) = WatchedUpload::of(&route) {
+        // Boxed to keep it out of every request's future.
+        return Box::pin(async move {
+            let answer = by_destination(cx, route, body).await;
+            upload.answer(&cx.gateway.failed_uploads, answer).await
+        })
+        .await;
+    }
+    by_destination(cx, route, body).await
+}
+
 /// Answers by destination and obligations. The match has no wildcard: a new obligation does not
 /// compile until it is handled for both destinations.
-pub(super) async fn answer(
+async fn by_destination(
     cx: &mut RequestContext<'_>,
     route: Route,
     body: ClientBody,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::answer::failed_uploads::FailedUploads;
 use super::answer::manifest_budget::ManifestBudget;
 use super::answer::tag_locks::TagLocks;
 use super::site::Sites;
@@ -25,6 +26,7 @@ pub(crate) struct Gateway {
     /// The sockets on which moorgate listens.
     pub(crate) listeners: ArcSwap<Vec<SocketAddr>>,
     pub(crate) tag_locks: TagLocks,
+    pub(crate) failed_uploads: FailedUploads,
     pub(crate) manifest_budget: ManifestBudget,
     /// Refused handshakes without a server name.
     pub(crate) nameless_log: PeerLog,
@@ -49,6 +51,7 @@ impl Gateway {
             unlocated_traffic: Arc::default(),
             listeners: ArcSwap::default(),
             tag_locks: TagLocks::new(),
+            failed_uploads: FailedUploads::default(),
             manifest_budget: ManifestBudget::new(),
             nameless_log: PeerLog::default(),
             handshake_log: PeerLog::default(),

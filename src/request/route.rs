@@ -132,6 +132,14 @@ impl Route {
         }
     }
 
+    /// The same, to be kept beyond the route.
+    pub(crate) fn shared_call(&self) -> Option<&Arc<Call>> {
+        match self.grant.target() {
+            RequestTarget::Call(call) => Some(call),
+            RequestTarget::Page(_) => None,
+        }
+    }
+
     /// The registry call with the names that the registry knows: for requests to it, and for what
     /// it is asked for in tokens. Everything else speaks of [`Self::call`].
     pub(crate) fn registry_call(&self) -> Option<&Call> {

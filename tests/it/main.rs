@@ -13,6 +13,7 @@
 mod harness;
 
 mod abuse;
+mod failed_uploads;
 mod first_steps;
 
 // What may last, how large it may be, and what comes before its end.

@@ -142,6 +142,24 @@ impl Rejection {
         rejection
     }
 
+    /// An upload has failed too often for the client to try it again. Docker ends a push at this code
+    /// alone, of those that do not speak of rights.
+    pub(crate) fn uploads_keep_failing(message: String) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, ErrorCode::TooManyRequests, message).with(Extra::RetryAfter(60))
+    }
+
+    /// What the upstream did instead of a response, if that is the cause.
+    pub(crate) fn upstream_error(&self) -> Option<&UpstreamError> {
+        self.source.as_ref()?.downcast_ref()
+    }
+
+    /// Status and code, if there is no such upload.
+    pub(crate) fn unknown_upload(&self) -> Option<(StatusCode, ErrorCode)> {
+        let is_unknown = self.code == ErrorCode::BlobUploadUnknown;
+        is_unknown.then_some((self.status.into(), self.code))
+    }
+
     /// The upstream sent a `Location` that must not reach a client.
     pub(crate) fn upstream_bad_location() -> Self {
         Self::bad_gateway(UnusableResponse::BadLocation)
