@@ -133,6 +133,20 @@ impl Kind {
         }
     }
 
+    /// Whether the API of its product takes these credentials only: keys that sign each request, or
+    /// tokens that are obtained for a while.
+    fn is_needed_by_api(self) -> bool {
+        match self {
+            Self::Password | Self::Entra => false,
+            Self::AwsStatic
+            | Self::AwsProfile
+            | Self::AwsWebIdentity
+            | Self::AwsInstanceRole
+            | Self::ServiceAccount
+            | Self::MetadataServer => true,
+        }
+    }
+
     fn read(
         self,
         file: &DomainFile,
@@ -269,6 +283,13 @@ pub(super) fn admin(
         password: &admin.password,
     };
     let has_password = !(admin.username.is_absent() && admin.password.is_absent());
+    if let Some(taken) = api_credential(raw) {
+        let message =
+            format!("`[upstream.admin]` cannot stand beside {taken}: the API takes no other");
+        let help = "leave it out, and give the credentials of `[upstream.login]` the rights to delete and create";
+        problems.push(Problem::at(&file.source, header, message, help));
+        return None;
+    }
     if admin.token.is_absent() != has_password {
         let message = "`[upstream.admin]` needs `token`, or `username` and `password`";
         problems.push(Problem::at(
@@ -284,6 +305,20 @@ pub(super) fn admin(
         return Some(Some(AdminLogin::Password { username, password }));
     }
     Some(Some(AdminLogin::Token(source(file, admin.token.given()?))))
+}
+
+/// What the product's own API takes nothing else than. A password or token in its place would be a
+/// header that the API refuses.
+fn api_credential(raw: &RawUpstream) -> Option<String> {
+    if let Setting::Given(login, _) = &raw.login
+        && let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.is_begun(login))
+    {
+        return kind.is_needed_by_api().then(|| kind.to_string());
+    }
+    let host = || raw.url.given().and_then(|url| Product::of_host(&url.host));
+    let product = raw.product.or(None).or_else(host);
+    (product == Some(Product::Ecr))
+        .then(|| "the product \"ecr\", whose requests keys sign".to_owned())
 }
 
 fn both(

@@ -92,6 +92,42 @@ fn credentials_are_of_one_kind_and_whole() {
 }
 
 #[test]
+fn an_api_that_takes_signed_requests_or_tokens_has_no_second_credentials() {
+    let aws = "access_key_id = 'a'\nsecret_access_key = 'b'";
+    for (login, taken) in [
+        (aws, "`access_key_id` and `secret_access_key`"),
+        ("profile = 'c'", "`profile`"),
+        (
+            "role = 'arn:aws:iam::1:role/r'\nweb_identity_token_file = '/token'",
+            "`role` and `web_identity_token_file`",
+        ),
+        ("instance_role = true", "`instance_role`"),
+        ("service_account = 'a'", "`service_account`"),
+        ("metadata_server = true", "`metadata_server`"),
+    ] {
+        for admin in ["token = 'a'", "username = 'a'\npassword = 'b'"] {
+            let found = problems(&format!(
+                "[upstream.login]\n{login}\n[upstream.admin]\n{admin}"
+            ));
+            let expected =
+                format!("`[upstream.admin]` cannot stand beside {taken}: the API takes no other");
+            assert_eq!(found, [expected], "{login} {admin}");
+        }
+    }
+    let beside_ecr = "`[upstream.admin]` cannot stand beside the product \"ecr\", whose requests keys \
+                      sign: the API takes no other";
+    let admin = "[upstream.admin]\ntoken = 'a'";
+    assert_eq!(problems(&format!("product = 'ecr'\n{admin}")), [beside_ecr]);
+    let entra = "tenant = 'a'\nclient_id = 'b'\nclient_secret = 'c'";
+    for allowed in [
+        format!("[upstream.login]\n{entra}\n{admin}"),
+        format!("product = 'gar'\nusername = '_json_key'\npassword = 'b'\n{admin}"),
+    ] {
+        assert_eq!(problems(&allowed), [""; 0], "{allowed}");
+    }
+}
+
+#[test]
 fn names_are_mapped_by_rules_that_keep_them_apart() {
     let rule =
         |prefix: &str, to: &str| format!("[[upstream.map]]\nprefix = '{prefix}'\nto = '{to}'\n");
