@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::observed::{Observation, Observed, image};
 use crate::harness::played::PlayedRegistry;
 use crate::harness::registry_client::ClientAnswer;
-use crate::harness::{Domain, RegistryClient, Setup};
+use crate::harness::{Domain, Gateway, RegistryClient, Setup};
 use crate::real_peers::ports::free_port;
 use crate::real_peers::process::{Process, command, tool};
 
@@ -336,21 +336,12 @@ fn behind_moorgate(known: &'static [KnownDifference]) -> Vec<KnownDifference> {
 #[tokio::test]
 async fn a_played_ecr_answers_as_ministack_does_behind_moorgate() {
     let (real, played) = (RealRegistry::ministack(), PlayedRegistry::ecr().await);
-    let own = played.switches().credentials;
-    let login = format!(
-        "[upstream.login]\naccess_key_id = \"{}\"\nsecret_access_key = \"{}\"\n\
-         region = \"eu-central-1\"",
-        own.key_id, own.secret_key
-    );
     let mut seen = Vec::new();
     for (registry, api) in [
         (played.addresses().registry, played.addresses().api),
         (real.address, real.address),
     ] {
-        let keys = format!("product = \"ecr\"\ncreate = true\napi = \"http://{api}\"");
-        let domain = Domain::new("ci.test", &format!("http://{registry}"));
-        let domain = domain.upstream(&keys).tables(&login);
-        let gateway = Setup::new().domain(domain).start().await;
+        let gateway = behind(&played, (registry, api), "create = true").await;
         let client = RegistryClient::through(&gateway);
         // Made by what is pushed first.
         for name in ["base/app", "other/app"] {
@@ -359,6 +350,81 @@ async fn a_played_ecr_answers_as_ministack_does_behind_moorgate() {
         seen.push(Observation::all(&client).await);
     }
     compare(&seen[0], &seen[1], &behind_moorgate(MINISTACK));
+}
+
+/// A gateway in front of an ECR and its API, with the player's keys and further keys of
+/// `[upstream]`.
+async fn behind(
+    played: &PlayedRegistry,
+    (registry, api): (SocketAddr, SocketAddr),
+    keys: &str,
+) -> Gateway {
+    let own = played.switches().credentials;
+    let login = format!(
+        "[upstream.login]\naccess_key_id = \"{}\"\nsecret_access_key = \"{}\"\n\
+         region = \"eu-central-1\"",
+        own.key_id, own.secret_key
+    );
+    let keys = format!("product = \"ecr\"\napi = \"http://{api}\"\n{keys}");
+    let domain = Domain::new("ci.test", &format!("http://{registry}"));
+    let domain = domain.upstream(&keys).tables(&login);
+    Setup::new().domain(domain).start().await
+}
+
+/// CreateRepository, BatchDeleteImage and the deletion of a manifest, each with what ministack then
+/// has. At its API, an image goes with any of its tags: at ECR, with its last one.
+#[tokio::test]
+async fn ministack_creates_untags_and_deletes_what_moorgate_asks_it_to() {
+    let (real, played) = (RealRegistry::ministack(), PlayedRegistry::ecr().await);
+    let (address, uploads) = (real.address, "/v2/app/web/blobs/uploads/");
+    let places = (address, address);
+    let swapping = behind(&played, places, "untag = \"swap\"").await;
+    let refused = RegistryClient::through(&swapping);
+    let refused = refused.send("POST", uploads, &[], b"").await;
+    refused.expect(404);
+    assert_eq!(refused.code().as_deref(), Some("NAME_UNKNOWN"));
+
+    // Without a swap, so that only the API can do it.
+    let keys = "create = true\nuntag = \"native\"";
+    let gateway = behind(&played, places, keys).await;
+    let client = RegistryClient::through(&gateway);
+    let repository = json!({ "repositoryName": "app/web" });
+    client.push_blob("app/web", b"{}").await;
+    let made = ("DescribeRepositories", &json!({}));
+    let made = action(&played, address, made).await;
+    assert_eq!(shape(&made)["repositories"], json!(["app/web"]));
+    let mut digests = Vec::new();
+    for (tag, layer) in [("v1", b"first"), ("v2", b"first"), ("v3", b"other")] {
+        let image = image(&client.push_blob("app/web", layer).await);
+        let pushed = client.push_manifest("app/web", tag, &image).await;
+        pushed.expect(201);
+        digests.push(pushed.header("docker-content-digest").unwrap().to_owned());
+    }
+    assert_eq!(digests[0], digests[1]);
+    let kept = json!([{ "imageDigest": digests[1], "imageTag": "v2" }]);
+
+    untag(&RegistryClient::through(&swapping), "v1").await;
+    untag(&client, "v3").await;
+    client.get("/v2/app/web/manifests/v2").await.expect(200);
+    let left = action(&played, address, ("ListImages", &repository)).await;
+    assert_eq!(shape(&left)["images"], kept);
+
+    let manifest = format!("/v2/app/web/manifests/{}", digests[1]);
+    client.send("DELETE", &manifest, &[], b"").await.expect(202);
+    client.get("/v2/app/web/manifests/v2").await.expect(404);
+    let left = action(&played, address, ("ListImages", &repository)).await;
+    assert_eq!(shape(&left)["images"], json!([]));
+    client.send("DELETE", &manifest, &[], b"").await.expect(404);
+}
+
+/// Deletes a tag, which a second time is not there.
+async fn untag(client: &RegistryClient, tag: &str) {
+    let target = format!("/v2/app/web/manifests/{tag}");
+    client.send("DELETE", &target, &[], b"").await.expect(202);
+    client.get(&target).await.expect(404);
+    let again = client.send("DELETE", &target, &[], b"").await;
+    again.expect(404);
+    assert_eq!(again.code().as_deref(), Some("MANIFEST_UNKNOWN"), "{tag}");
 }
 
 #[tokio::test]
