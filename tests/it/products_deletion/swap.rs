@@ -253,6 +253,36 @@ async fn a_push_in_between_stays() {
     is_at(&mut one, "v2", &image).await;
 }
 
+/// The placeholder stays, and somebody pushes before moorgate looks at the tag: what they have
+/// pushed is neither deleted nor overwritten by what the tag had before.
+#[tokio::test]
+async fn a_push_in_between_stays_when_the_deletion_fails() {
+    const HEAD_V1: &str = "HEAD /v2/app/manifests/v1";
+    for failures in [1, 2] {
+        let between = Between::new(true).await;
+        let gateway = between.gateway("", "").await;
+        let mut one = client(&gateway);
+        let image = tagged(&mut one).await;
+        between.take();
+        let permits = Arc::new(Semaphore::new(0));
+        between.spare(DELETE_DIGEST);
+        for _ in 0..failures {
+            between.disturb(DELETE_DIGEST, Disturbance::Answer(500));
+            between.spare(HEAD_V1);
+        }
+        between.disturb(HEAD_V1, Disturbance::Held(permits.clone()));
+        let (mut other, pushed) = (one.another(), Image::small(2));
+        let (answer, ()) = tokio::join!(delete(&mut one, "v1"), async {
+            between.has_seen(HEAD_V1, failures + 1).await;
+            other.push("app", "v1", &pushed).await;
+            permits.add_permits(1);
+        });
+        answer.is(202);
+        is_at(&mut one, "v1", &pushed).await;
+        is_at(&mut one, "v2", &image).await;
+    }
+}
+
 #[tokio::test]
 async fn a_lost_answer_is_no_failure() {
     for lost in [PUT_V1, DELETE_DIGEST] {
