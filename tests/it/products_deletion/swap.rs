@@ -150,6 +150,22 @@ async fn a_registry_that_deletes_nothing_is_left_as_it_was() {
     assert_eq!(refused.json()["errors"][0]["code"], "UNSUPPORTED");
 }
 
+/// A 404 that is not of the registry, as of a server that forwards no deletions.
+#[tokio::test]
+async fn a_server_that_knows_no_deletion_is_left_as_it_was() {
+    let between = Between::new(true).await;
+    let gateway = between.gateway("", "").await;
+    let mut client = client(&gateway);
+    let image = tagged(&mut client).await;
+    between.take();
+    between.disturb(DELETE_DIGEST, Disturbance::Answer(404));
+    delete(&mut client, "v1").await.refused(405, "UNSUPPORTED");
+    let asked = between.take();
+    let changes = |request: &&String| request.starts_with('P');
+    assert_eq!(asked.iter().find(changes), None, "{asked:?}");
+    nothing_has_changed(&mut client, &image).await;
+}
+
 #[tokio::test]
 async fn it_is_done_as_the_domain_says() {
     let between = Between::new(true).await;
