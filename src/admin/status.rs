@@ -110,7 +110,7 @@ fn credential(backend: &Backend) -> Value {
     };
     json!({
         "name": name,
-        "ends": life != CredentialLife::Endless,
+        "ends": life.ends(),
         "token_expires": expires,
     })
 }

@@ -53,7 +53,7 @@ pub(super) async fn answer(
         // Boxed to keep it out of every request's future.
         return Box::pin(async move {
             let answer = by_destination(cx, route, body).await;
-            upload.answer(&cx.gateway.failed_uploads, answer).await
+            upload.answer(&cx.gateway.failed_uploads, answer)
         })
         .await;
     }

@@ -61,6 +61,17 @@ pub(crate) struct AbilityReport {
     pub(crate) missing_right: Option<String>,
 }
 
+impl CredentialLife {
+    /// Whether it ends; `None` where that is not known.
+    pub(crate) fn ends(self) -> Option<bool> {
+        match self {
+            Self::Unknown => None,
+            Self::Endless => Some(false),
+            Self::Until(_) => Some(true),
+        }
+    }
+}
+
 impl CredentialReport {
     /// What is known without asking.
     pub(crate) fn new(credential: &Credential) -> Self {

@@ -124,7 +124,7 @@ pub(super) fn json(report: &UpstreamReport) -> Value {
         "product": { "name": product.as_str(), "known_by": known_by.as_str() },
         "credential": {
             "name": credential.name,
-            "ends": credential.life != CredentialLife::Endless,
+            "ends": credential.life.ends(),
             "token_expires": expires,
             "api_expires": api_credential_expires,
         },

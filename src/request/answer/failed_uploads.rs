@@ -13,7 +13,6 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::product_refusals;
 use crate::registry::call::{Call, RepositoryCall, UploadStep};
 use crate::registry::host::HostName;
 use crate::registry::name::RepositoryName;
@@ -68,16 +67,15 @@ impl WatchedUpload {
     }
 
     /// The answer, unless it is one too many of its kind.
-    pub(super) async fn answer(
+    pub(super) fn answer(
         &self,
         uploads: &FailedUploads,
         answer: Result<Response<ResponseBody>, Rejection>,
     ) -> Result<Response<ResponseBody>, Rejection> {
         let (kind, answer) = match answer {
+            // By the status alone: the head does not wait for the body, in which the code is.
             Ok(response) if is_failure(response.status()) => {
-                let (refusal, response) = product_refusals::read(response).await;
-                let kind = FailureKind::of_response(response.status(), refusal.code());
-                (Some(kind), Ok(response))
+                (Some(FailureKind::Response(response.status())), Ok(response))
             }
             Ok(response) => {
                 if response.status() == StatusCode::CREATED {
@@ -88,9 +86,7 @@ impl WatchedUpload {
             Err(rejection) => {
                 let kind = match rejection.upstream_error() {
                     Some(error) => FailureKind::of_error(error),
-                    None => rejection
-                        .unknown_upload()
-                        .map(FailureKind::of_unknown_upload),
+                    None => rejection.unknown_upload().map(FailureKind::Response),
                 };
                 (kind, Err(rejection))
             }
@@ -199,7 +195,7 @@ impl FailedUploads {
         if is_new {
             log(&key, run);
         }
-        let (step, kind) = (key.step, &key.kind);
+        let RunKey { step, kind, .. } = key;
         Some(Rejection::uploads_keep_failing(format!(
             "the upstream registry has failed uploads to this repository {} times in {} s in the same way \
              ({step}: {kind}), so this proxy ends the push. Suspected cause: {}. Its administrator finds \

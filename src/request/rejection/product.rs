@@ -66,11 +66,6 @@ impl UpstreamRefusal {
         }
     }
 
-    /// The code of its error; empty without one.
-    pub(crate) fn code(&self) -> &str {
-        &self.code
-    }
-
     /// Whether a registry says it, and not a server that is no registry.
     pub(crate) fn is_of_registry(&self) -> bool {
         !self.code.is_empty()

@@ -154,10 +154,10 @@ impl Rejection {
         self.source.as_ref()?.downcast_ref()
     }
 
-    /// Status and code, if there is no such upload.
-    pub(crate) fn unknown_upload(&self) -> Option<(StatusCode, ErrorCode)> {
+    /// The status, if there is no such upload.
+    pub(crate) fn unknown_upload(&self) -> Option<StatusCode> {
         let is_unknown = self.code == ErrorCode::BlobUploadUnknown;
-        is_unknown.then_some((self.status.into(), self.code))
+        is_unknown.then_some(self.status.into())
     }
 
     /// The upstream sent a `Location` that must not reach a client.

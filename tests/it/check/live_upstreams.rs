@@ -428,7 +428,7 @@ async fn status_says_the_same_without_asking() {
     let name = "user `robot`, the username and password in [upstream]";
     assert_eq!(
         *credential,
-        json!({"name": name, "ends": true, "token_expires": null})
+        json!({"name": name, "ends": null, "token_expires": null})
     );
     let abilities = &before["upstream_abilities"];
     assert_eq!(

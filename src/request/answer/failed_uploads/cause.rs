@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::registry::error_code::ErrorCode;
 use crate::upstream::error::UpstreamError;
 
 /// A step of an upload.
@@ -18,10 +17,9 @@ pub(super) enum FailedStep {
 }
 
 /// How a step fails.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum FailureKind {
-    /// An answer, with the code of its error or an empty one.
-    Response(StatusCode, Box<str>),
+    Response(StatusCode),
     Closed,
     TimedOut,
 }
@@ -39,8 +37,7 @@ impl fmt::Display for FailedStep {
 impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Response(status, code) if code.is_empty() => write!(f, "{}", status.as_u16()),
-            Self::Response(status, code) => write!(f, "{} {code}", status.as_u16()),
+            Self::Response(status) => write!(f, "status {}", status.as_u16()),
             Self::Closed => f.write_str("connection closed"),
             Self::TimedOut => f.write_str("no answer in time"),
         }
@@ -48,20 +45,6 @@ impl fmt::Display for FailureKind {
 }
 
 impl FailureKind {
-    /// Codes that no specification would have are left out: they may be all different.
-    pub(super) fn of_response(status: StatusCode, code: &str) -> Self {
-        let is_code = code.len() <= MAX_CODE_LENGTH
-            && code
-                .bytes()
-                .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-        Self::Response(status, if is_code { code.into() } else { "".into() })
-    }
-
-    /// A product says in its own words that there is no such upload.
-    pub(super) fn of_unknown_upload((status, code): (StatusCode, ErrorCode)) -> Self {
-        Self::Response(status, code.as_str().into())
-    }
-
     /// `None` for what is no fault of a registry that answers: it may be started anew, and clients
     /// do right to try again.
     pub(super) fn of_error(error: &UpstreamError) -> Option<Self> {
@@ -86,23 +69,22 @@ impl FailureKind {
 
     /// How long such failures go on before clients are told to stop. A registry that is started anew
     /// looks like some of them for a while, through which clients that try again come.
-    pub(super) fn min_duration(&self) -> Duration {
+    pub(super) fn min_duration(self) -> Duration {
         match self {
             Self::Closed => RESTART,
-            Self::Response(status, _) if matches!(status.as_u16(), 502..=504) => RESTART,
-            Self::Response(..) | Self::TimedOut => LASTING,
+            Self::Response(status) if matches!(status.as_u16(), 502..=504) => RESTART,
+            Self::Response(_) | Self::TimedOut => LASTING,
         }
     }
 
     /// The suspected cause, in the words of those who can mend it.
-    pub(super) fn cause(&self, step: FailedStep) -> &'static str {
+    pub(super) fn cause(self, step: FailedStep) -> &'static str {
         match (self, step) {
             (Self::Closed, _) => CLOSED,
             (Self::TimedOut, _) => TIMED_OUT,
-            (Self::Response(status, code), step) => match (status.as_u16(), step) {
+            (Self::Response(status), step) => match (status.as_u16(), step) {
                 (502..=504, _) => BETWEEN,
                 (404, FailedStep::Start | FailedStep::Mount) => NO_REGISTRY,
-                (404, _) if **code == *"BLOB_UPLOAD_INVALID" => LOST_BYTES,
                 (404, _) => LOST_UPLOAD,
                 (416, _) => LOST_BYTES,
                 (_, FailedStep::Commit) => COMMIT,
@@ -115,15 +97,12 @@ impl FailureKind {
 const LASTING: Duration = Duration::from_secs(30);
 /// Longer than Docker tries one layer.
 const RESTART: Duration = Duration::from_mins(2);
-/// The longest code of the specification has half of it.
-const MAX_CODE_LENGTH: usize = 64;
 
-const LOST_UPLOAD: &str = "the registry has lost the state of an upload that it began itself: it has several replicas \
-     that share neither http.secret nor storage, without a balancer that keeps an upload at one of \
-     them, or S3-compatible storage (MinIO) that does not list at once what was written";
-const LOST_BYTES: &str = "the registry does not find all bytes of the upload, or its state was signed with another \
-     http.secret: replicas with secrets of their own, a shared file system that caches, or \
+const LOST_UPLOAD: &str = "the registry has lost the state of an upload that it began itself: it has several replicas that do \
+     not share http.secret and storage, without a balancer that keeps an upload at one of them, or \
      S3-compatible storage (MinIO) that does not list at once what was written";
+const LOST_BYTES: &str = "the registry does not find all bytes of the upload: replicas on a shared file system that caches, \
+     or S3-compatible storage (MinIO) that does not list at once what was written";
 const COMMIT: &str = "the registry cannot finish the upload in its storage: an S3-compatible storage (MinIO) that does \
      not complete or copy multipart uploads as S3 does, or does not list at once what was written, or \
      no room";
