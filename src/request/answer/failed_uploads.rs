@@ -19,7 +19,7 @@ use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Destination, Route};
-use cause::{FailedStep, FailureKind};
+use cause::{FailedStep, UploadFault};
 
 /// The runs of failures of all repositories.
 #[derive(Default)]
@@ -35,7 +35,7 @@ struct RunKey {
     /// The name that clients know.
     repository: RepositoryName,
     step: FailedStep,
-    kind: FailureKind,
+    kind: UploadFault,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ impl WatchedUpload {
         let (kind, answer) = match answer {
             // By the status alone: the head does not wait for the body, in which the code is.
             Ok(response) if is_failure(response.status()) => {
-                (Some(FailureKind::Response(response.status())), Ok(response))
+                (Some(UploadFault::Response(response.status())), Ok(response))
             }
             Ok(response) => {
                 if response.status() == StatusCode::CREATED {
@@ -85,8 +85,8 @@ impl WatchedUpload {
             }
             Err(rejection) => {
                 let kind = match rejection.upstream_error() {
-                    Some(error) => FailureKind::of_error(error),
-                    None => rejection.unknown_upload().map(FailureKind::Response),
+                    Some(error) => UploadFault::of_error(error),
+                    None => rejection.unknown_upload().map(UploadFault::Response),
                 };
                 (kind, Err(rejection))
             }
@@ -107,7 +107,7 @@ impl WatchedUpload {
         }
     }
 
-    fn failed(&self, uploads: &FailedUploads, kind: FailureKind) -> Option<Rejection> {
+    fn failed(&self, uploads: &FailedUploads, kind: UploadFault) -> Option<Rejection> {
         let step = step(&self.call)?;
         uploads.failed(RunKey {
             domain: self.domain.clone(),

@@ -18,7 +18,7 @@ pub(super) enum FailedStep {
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum FailureKind {
+pub(super) enum UploadFault {
     Response(StatusCode),
     Closed,
     TimedOut,
@@ -34,7 +34,7 @@ impl fmt::Display for FailedStep {
     }
 }
 
-impl fmt::Display for FailureKind {
+impl fmt::Display for UploadFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Response(status) => write!(f, "status {}", status.as_u16()),
@@ -44,7 +44,7 @@ impl fmt::Display for FailureKind {
     }
 }
 
-impl FailureKind {
+impl UploadFault {
     /// `None` for what is no fault of a registry that answers: it may be started anew, and clients
     /// do right to try again.
     pub(super) fn of_error(error: &UpstreamError) -> Option<Self> {
