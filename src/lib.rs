@@ -35,7 +35,10 @@
 //! `request/answer/spooled` collects chunks for products that take a blob in one piece
 //! (`store/spool`). `upstream/credential` sends every request of the line, with the `Authorization`
 //! that `upstream/login` gets where moorgate logs in itself; `upstream/known_product` tells the
-//! product.
+//! product. `request/answer/product_lists` lists repositories by a product's own API,
+//! `request/answer/tag_pages` gives tags in pages, `request/answer/mount` begins an upload where a
+//! registry refuses a mount, and `request/answer/failed_uploads` ends pushes that fail again and
+//! again.
 //! `auth/policy` decides about access. `request/answer/redirects` follows redirects of an
 //! upstream where the domain asks for it, and `request/answer/manifest_budget` bounds the memory of
 //! buffered manifests; `page_size` lowers the page of a list to what the registry gives,
@@ -57,7 +60,8 @@
 //! trouble once a minute (`observe/repeats`). `listen/open_connections` decides which connection ends
 //! for a new one at the limit, and `connection/closing` ends connections so that the last
 //! answer arrives. `app` builds all of it and swaps it on reload, and `app/lifecycle` turns signals
-//! into reload and drain, and tells the service manager. `admin` serves health, status and metrics
+//! into reload and drain, and tells the service manager. `app/live` asks upstreams for
+//! `moorgate check --live`. `admin` serves health, status and metrics
 //! and takes commands on the control socket. `import` translates Caddyfiles into domain files.
 //! `cli` is the command.
 //!

@@ -126,10 +126,7 @@ impl Route {
 
     /// The registry call, unless it is a page.
     pub(crate) fn call(&self) -> Option<&Call> {
-        match self.grant.target() {
-            RequestTarget::Call(call) => Some(call),
-            RequestTarget::Page(_) => None,
-        }
+        self.shared_call().map(Arc::as_ref)
     }
 
     /// The same, to be kept beyond the route.

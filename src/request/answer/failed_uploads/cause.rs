@@ -51,19 +51,7 @@ impl UploadFault {
         match error {
             UpstreamError::Closed { .. } => Some(Self::Closed),
             UpstreamError::TimedOut => Some(Self::TimedOut),
-            UpstreamError::Unreachable(_)
-            | UpstreamError::ConnectTimedOut
-            | UpstreamError::NoDescriptor(_)
-            | UpstreamError::Login(_)
-            | UpstreamError::RefusedDestination(_)
-            | UpstreamError::OtherProtocol(_)
-            | UpstreamError::HeadTooLarge
-            | UpstreamError::Malformed(_)
-            | UpstreamError::InvalidLength(_)
-            | UpstreamError::ProtocolSwitched
-            | UpstreamError::ClientStalled
-            | UpstreamError::ClientCut
-            | UpstreamError::TooLarge => None,
+            _ => None,
         }
     }
 
