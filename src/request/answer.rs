@@ -27,6 +27,7 @@ pub(crate) mod tag_locks;
 mod tag_pages;
 mod tag_write;
 mod upstream_login;
+mod watched_upload;
 
 use http::Response;
 use hyper::body::Body;
@@ -37,8 +38,8 @@ use super::obligations::Obligations;
 use super::rejection::Rejection;
 use super::route::{Destination, Route, UpstreamRoute};
 use crate::upstream::client_body::ClientBody;
-use failed_uploads::WatchedUpload;
 use request_meta::RequestMeta;
+use watched_upload::WatchedUpload;
 
 pub(super) use names::RenamedBody;
 pub(super) use store::MultipartBody;

@@ -144,7 +144,7 @@ impl Rejection {
 
     /// An upload has failed too often for the client to try it again. Docker ends a push at this code
     /// alone, of those that do not speak of rights.
-    pub(crate) fn uploads_keep_failing(message: String) -> Self {
+    pub(crate) fn repeated_upload_failure(message: String) -> Self {
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, ErrorCode::TooManyRequests, message).with(Extra::RetryAfter(60))
     }

@@ -103,7 +103,7 @@ async fn a_token_never_reaches_the_registry() {
     for (keys, expected) in [
         ("", None),
         (
-            "username = 'me'\npassword = 'own'",
+            "product = 'distribution'\nusername = 'me'\npassword = 'own'",
             Some(basic("me", "own")),
         ),
     ] {

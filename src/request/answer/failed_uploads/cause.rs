@@ -9,7 +9,7 @@ use crate::upstream::error::UpstreamError;
 
 /// A step of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum FailedStep {
+pub(in crate::request::answer) enum FailedStep {
     Start,
     Mount,
     Chunk,
@@ -18,7 +18,7 @@ pub(super) enum FailedStep {
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum UploadFault {
+pub(in crate::request::answer) enum UploadFault {
     Response(StatusCode),
     Closed,
     TimedOut,
@@ -47,7 +47,7 @@ impl fmt::Display for UploadFault {
 impl UploadFault {
     /// `None` for what is no fault of a registry that answers: it may be started anew, and clients
     /// do right to try again.
-    pub(super) fn of_error(error: &UpstreamError) -> Option<Self> {
+    pub(in crate::request::answer) fn of_error(error: &UpstreamError) -> Option<Self> {
         match error {
             UpstreamError::Closed { .. } => Some(Self::Closed),
             UpstreamError::TimedOut => Some(Self::TimedOut),
@@ -57,7 +57,7 @@ impl UploadFault {
 
     /// How long such failures go on before clients are told to stop. A registry that is started anew
     /// looks like some of them for a while, through which clients that try again come.
-    pub(super) fn min_duration(self) -> Duration {
+    pub(in crate::request::answer) fn min_duration(self) -> Duration {
         match self {
             Self::Closed => RESTART,
             Self::Response(status) if matches!(status.as_u16(), 502..=504) => RESTART,
@@ -66,7 +66,7 @@ impl UploadFault {
     }
 
     /// The suspected cause, in the words of those who can mend it.
-    pub(super) fn cause(self, step: FailedStep) -> &'static str {
+    pub(in crate::request::answer) fn cause(self, step: FailedStep) -> &'static str {
         match (self, step) {
             (Self::Closed, _) => CLOSED,
             (Self::TimedOut, _) => TIMED_OUT,
