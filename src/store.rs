@@ -6,8 +6,10 @@ pub(crate) mod collect;
 mod damage;
 mod error;
 mod files;
+mod former_pulls;
 mod hash;
 mod index;
+pub(crate) mod inventory;
 mod lanes;
 mod layout;
 mod lists;
@@ -16,11 +18,16 @@ mod manifest;
 mod precondition;
 mod promised_size;
 mod publish;
-mod pull_times;
+mod quota;
+pub(crate) mod removal;
+mod removed;
 mod repository;
 mod repository_cache;
 mod reserve;
+mod sources;
 pub(crate) mod spool;
+#[cfg(test)]
+pub(crate) mod testing;
 mod uploads;
 pub(crate) mod verify;
 
@@ -32,6 +39,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http_body::Body;
 
+use crate::config::retention::QuotaSettings;
+use crate::journal::Journal;
 use crate::observe::resource_use::ResourceUse;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
@@ -42,7 +51,8 @@ use hash::DigestAlgorithm;
 use lanes::Lanes;
 use layout::StoreLayout;
 use locks::RepositoryLocks;
-use pull_times::PullTimes;
+use quota::AreaQuotas;
+use quota::reservation::{Publication, PublishedContent};
 use repository::{FoundManifest, StoredRepository};
 use repository_cache::RepositoryCache;
 use reserve::SpaceReserve;
@@ -52,9 +62,15 @@ pub(crate) use blobs::OpenBlob;
 pub(crate) use error::StoreError;
 pub(crate) use hash::is_digest_of;
 pub(crate) use lists::{Page, PageRequest};
+pub(crate) use manifest::{Descriptor, ParsedManifest};
 pub(crate) use precondition::Precondition;
+pub(crate) use quota::excess::ByteCount;
+pub(crate) use quota::{AreaUse, StoreUse};
 pub(crate) use repository::{NewManifest, PutOutcome, WrongSize};
-pub(crate) use uploads::{BodyTimeouts, ContentRange, UploadChunk, UploadKey};
+pub(crate) use sources::ManifestSearch;
+pub(crate) use uploads::{
+    BodyTimeouts, ContentRange, SessionUser, UploadChunk, UploadKey, upload_sessions,
+};
 
 /// One store. Several processes may have the same directory open.
 pub(crate) struct Store {
@@ -64,10 +80,12 @@ pub(crate) struct Store {
     /// Existing repositories only.
     repositories: RepositoryCache,
     uploads: Arc<Uploads>,
-    pull_times: PullTimes,
+    /// When its tags and manifests were last pushed and pulled.
+    journal: Arc<Journal>,
     locks: RepositoryLocks,
     lanes: Arc<Lanes>,
     reserve: SpaceReserve,
+    quotas: Arc<AreaQuotas>,
     /// The number of reads of the directory of repositories.
     #[cfg(test)]
     directory_reads: std::sync::atomic::AtomicUsize,
@@ -85,18 +103,21 @@ impl Store {
     /// Opens the store in a directory, which it creates if necessary. Blocks on the disk.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Arc<Self>> {
         let layout = StoreLayout::create(&directory)?;
-        let uploads = Arc::new(Uploads::new(layout.clone()));
+        let quotas = AreaQuotas::new(layout.clone())?;
+        let uploads = Arc::new(Uploads::with_quotas(layout.clone(), quotas.clone()));
         let lanes = Arc::new(Lanes::start()?);
         let reserve = SpaceReserve::new(layout.root().join(RESERVE_FILE));
+        let journal = Arc::new(Journal::new(layout.journal()));
         Ok(Arc::new(Self {
             directory,
             locks: RepositoryLocks::new(layout.clone(), lanes.clone()),
             layout,
             repositories: RepositoryCache::default(),
             uploads,
-            pull_times: PullTimes::default(),
+            journal,
             lanes,
             reserve,
+            quotas,
             #[cfg(test)]
             directory_reads: std::sync::atomic::AtomicUsize::new(0),
         }))
@@ -109,6 +130,26 @@ impl Store {
 
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Replaces the quotas of areas. Blocks on a lock.
+    pub(crate) fn set_quotas(&self, quotas: &[QuotaSettings]) {
+        self.quotas.set(quotas);
+    }
+
+    /// Reads from the disk what the store holds. Blocks on the disk.
+    pub(crate) fn measure(&self, quotas: &[QuotaSettings]) -> Result<StoreUse, StoreError> {
+        Ok(quota::measure(&self.layout, quotas)?)
+    }
+
+    /// What the areas with quotas held at the last maintenance, the fullest first.
+    pub(crate) fn area_use(&self) -> Arc<Vec<AreaUse>> {
+        self.quotas.report()
+    }
+
+    /// When its tags and manifests were last pushed and pulled by clients, whom the caller counts.
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// Whether the directory is there.
@@ -139,7 +180,8 @@ impl Store {
         cached.unwrap_or_else(|| Arc::new(StoredRepository::new(self.layout.clone(), name.clone())))
     }
 
-    async fn run_read<T: Send + 'static>(
+    /// Runs work that reads on the store's threads for that.
+    pub(crate) async fn run_read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -204,7 +246,7 @@ impl Store {
         let opened = self
             .run_read(move |store| blobs::open(&store.layout, &source, &wanted))
             .await;
-        match opened {
+        let opened = match opened {
             // Without a mount the client pushes it, which mends a damaged one.
             Err(
                 StoreError::BlobUnknown
@@ -214,24 +256,40 @@ impl Store {
             ) => return Ok(false),
             opened => opened?,
         };
+        let content = PublishedContent {
+            repository: name,
+            digest,
+            size: opened.size,
+            upload: None,
+        };
+        let publication = Publication::begin(&self.quotas, content, None).await?;
         let (layout, to) = (self.layout.clone(), name.clone());
         let (from, digest) = (from.clone(), digest.clone());
         self.locks
             .read(name, move |lock| {
-                publish::mount(&layout, &from, &to, &digest, lock)
+                let mounted = publish::mount(&layout, &from, &to, &digest, lock)?;
+                if let Some(publication) = publication.filter(|_| mounted) {
+                    publication.stored();
+                }
+                Ok(mounted)
             })
             .await
     }
 
-    /// Opens an upload session for a user; `None` stands for all clients that are not logged in.
+    /// Opens an upload session for a user.
     pub(crate) async fn start_upload(
         self: &Arc<Self>,
         name: &RepositoryName,
-        user: Option<&str>,
+        user: SessionUser,
     ) -> Result<UploadId, StoreError> {
-        let (name, user) = (name.clone(), user.map(str::to_owned));
-        self.run_write(move |store| store.uploads.start(&name, user))
+        let (name, slot) = (name.clone(), self.uploads.slot(user)?);
+        self.run_write(move |store| store.uploads.start(&name, slot))
             .await
+    }
+
+    /// The most upload sessions that one user has open.
+    pub(crate) fn most_sessions(&self) -> usize {
+        self.uploads.most_sessions()
     }
 
     /// The number of bytes received of an upload.
@@ -245,27 +303,31 @@ impl Store {
     }
 
     /// Adds a body to an upload, and returns the number of bytes received so far. They stay,
-    /// however the body ended, unless the disk is full.
+    /// however the body ended, unless the disk is full or a quota used up.
     pub(crate) async fn append<B: Body<Data = Bytes> + Unpin>(
         self: &Arc<Self>,
         upload: UploadKey<'_>,
         chunk: UploadChunk<B>,
     ) -> Result<u64, StoreError> {
         let receiving = self.uploads.receive(&self.lanes, upload, None, chunk);
-        let received = receiving.await.map(|received| received.length());
-        self.free_if_full(upload, received).await
+        let received = match receiving.await {
+            Ok(received) => Ok(received.end().await),
+            Err(error) => Err(error),
+        };
+        self.cancel_if_full(upload, received).await
     }
 
-    /// Cancels an upload that failed because the disk is full: others need the space it took.
-    async fn free_if_full<T>(
+    /// Cancels an upload that failed because the disk is full or a quota used up: others need the
+    /// space it took.
+    async fn cancel_if_full<T>(
         self: &Arc<Self>,
         upload: UploadKey<'_>,
         done: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if matches!(done, Err(StoreError::Full(_)))
+        if matches!(done, Err(StoreError::Full(_) | StoreError::OverQuota(_)))
             && let Err(error) = self.cancel_upload(upload).await
         {
-            tracing::debug!(%error, "upload that found the disk full is not removed");
+            tracing::debug!(%error, "upload that found no space is not removed");
         }
         done
     }
@@ -279,7 +341,7 @@ impl Store {
         chunk: UploadChunk<B>,
     ) -> Result<(), StoreError> {
         let done = self.receive_and_publish(upload, digest, chunk).await;
-        self.free_if_full(upload, done).await
+        self.cancel_if_full(upload, done).await
     }
 
     async fn receive_and_publish<B: Body<Data = Bytes> + Unpin>(
@@ -295,14 +357,23 @@ impl Store {
             .receive(&self.lanes, upload, Some(algorithm), chunk);
         let received = receiving.await?;
         let (name, id) = (upload.repository.clone(), upload.id.clone());
-        let verified = self
+        let mut verified = self
             .uploads
             .verify(&self.lanes, &id, digest, received)
             .await?;
+        let content = PublishedContent {
+            repository: upload.repository,
+            digest,
+            size: verified.length(),
+            upload: Some(upload.id),
+        };
+        let reservation = verified.take_reservation();
+        let publication = Publication::begin(&self.quotas, content, reservation).await?;
         let (store, digest) = (self.clone(), digest.clone());
         self.locks
             .read(upload.repository, move |lock| {
                 publish::publish(&store.layout, &name, &digest, verified.path(), lock)?;
+                publication.into_iter().for_each(Publication::stored);
                 store.uploads.forget(&id);
                 Ok(())
             })
@@ -319,7 +390,8 @@ impl Store {
             .await
     }
 
-    /// Reads a manifest by tag or digest. `pulled`: the client pulls the image, which is recorded.
+    /// Reads a manifest by tag or digest. `pulled`: the client wants the image itself, and does not
+    /// ask whether it must push it.
     pub(crate) async fn manifest(
         self: &Arc<Self>,
         name: &RepositoryName,
@@ -342,12 +414,9 @@ impl Store {
             let media_type = index
                 .manifest(&digest)
                 .map(|entry| entry.media_type.clone());
-            if pulled {
-                store.pull_times.record(&name, &digest);
-            }
             Ok(StoredManifest {
                 digest,
-                media_type: media_type.unwrap_or_default(),
+                media_type: media_type.unwrap_or_default().to_string(),
                 bytes,
             })
         })
@@ -361,13 +430,20 @@ impl Store {
         manifest: NewManifest,
     ) -> Result<PutOutcome, StoreError> {
         let checked = self.run_write(move |_| manifest.check()).await?;
+        let publication = Publication::begin(&self.quotas, checked.content(name), None).await?;
         let (store, repository) = (self.clone(), name.clone());
-        let Some(required) = checked.first_required().cloned() else {
-            let put = move |lock: &_| store.repository(&repository).put(checked, lock);
+        let required = checked.first_required().cloned();
+        let put = move |checked, lock: &_| {
+            let outcome = store.repository(&repository).put(checked, lock)?;
+            publication.into_iter().for_each(Publication::stored);
+            Ok(outcome)
+        };
+        let Some(required) = required else {
+            let put = move |lock: &_| put(checked, lock);
             return self.locks.write_or_create(name, put).await;
         };
         let put = move |lock: Option<&_>| match lock {
-            Some(lock) => store.repository(&repository).put(checked, lock),
+            Some(lock) => put(checked, lock),
             // A repository that does not exist has nothing.
             None => {
                 checked.check_preconditions(&index::RepositoryIndex::default())?;
@@ -394,17 +470,19 @@ impl Store {
             .await
     }
 
-    /// Removes expired uploads and writes pending pull times. Blocks on the disk.
+    /// Removes expired uploads and writes the journal. Blocks on the disk.
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
         if !self.exists() {
             return Err(StoreError::StorageMissing);
         }
         let expired = self.uploads.expire();
         self.reserve.restore();
-        self.pull_times
-            .flush(&self.layout, |name| self.repository_uncached(name).index())?;
+        let counted = self.quotas.maintain();
+        let imported = former_pulls::import(&self.layout, &self.journal);
+        self.journal.flush()?;
+        imported?;
         expired?;
-        Ok(())
+        counted
     }
 
     /// The end of the last scheduled collection, by this or another process.

@@ -1,10 +1,11 @@
 //! Digests, which identify content (OCI image specification, "Digests").
 
 use std::fmt;
+use std::sync::Arc;
 
-/// The digest of a blob or a manifest: `algorithm:encoded`.
+/// The digest of a blob or a manifest: `algorithm:encoded`. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest(Box<str>);
+pub struct Digest(Arc<str>);
 
 /// The text is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! Patterns of the names of users, tags and repositories, by which rules select them.
 
+pub(crate) mod corresponding;
 mod covers;
 pub(crate) mod literals;
 
@@ -122,6 +123,23 @@ impl RepositoryPattern {
         self.text.contains(USER)
     }
 
+    /// The value of `${user}` with which a repository matches. `None` also for patterns of which a
+    /// name does not say where the user stands in it: those with a star beside `${user}`.
+    pub fn user_in<'a>(&self, repository: &'a str) -> Option<&'a str> {
+        let (before, after) = self.components.iter().find_map(around_user)?;
+        let candidates = repository.split('/').filter_map(|level| {
+            let user = level.strip_prefix(before)?.strip_suffix(after)?;
+            (!user.is_empty()).then_some(user)
+        });
+        let mut matching = candidates.filter(|user| self.matches(repository, Some(user)));
+        matching.next()
+    }
+
+    /// Whether it matches only one repository, for a user at least.
+    pub fn is_literal(&self) -> bool {
+        !self.text.contains('*')
+    }
+
     /// Whether it matches every repository.
     pub fn is_any(&self) -> bool {
         self.components
@@ -134,6 +152,23 @@ impl RepositoryPattern {
                 .components
                 .iter()
                 .all(|c| matches!(c, Component::Any | Component::Many))
+    }
+
+    /// The only name that it matches, if there is one.
+    pub fn only_name(&self) -> Option<&str> {
+        let is_literal = |component: &Component| matches!(component, Component::Literal(_));
+        self.components
+            .iter()
+            .all(is_literal)
+            .then_some(&*self.text)
+    }
+
+    /// The first level of all names that it matches, if that is one and more levels follow.
+    pub fn first_level(&self) -> Option<&str> {
+        match &*self.components {
+            [Component::Literal(first), _, ..] => Some(first),
+            _ => None,
+        }
     }
 
     /// Whether a repository matches for a user. `${user}` matches nothing for anonymous clients,
@@ -168,6 +203,24 @@ impl Component {
             Self::Any | Self::Many => true,
             Self::Glob(tokens) => match_glob(tokens, level, user),
         }
+    }
+}
+
+/// What stands before and after `${user}` in its level, if that is plain text.
+fn around_user(component: &Component) -> Option<(&str, &str)> {
+    let Component::Glob(tokens) = component else {
+        return None;
+    };
+    match &**tokens {
+        [GlobToken::User] => Some(("", "")),
+        [GlobToken::Text(before), GlobToken::User] => Some((before, "")),
+        [GlobToken::User, GlobToken::Text(after)] => Some(("", after)),
+        [
+            GlobToken::Text(before),
+            GlobToken::User,
+            GlobToken::Text(after),
+        ] => Some((before, after)),
+        _ => None,
     }
 }
 

@@ -50,6 +50,18 @@ impl Product {
         }
     }
 
+    /// How it deletes old images by itself, where somebody has set that up; `None`: it cannot.
+    pub fn cleanup(self) -> Option<&'static str> {
+        match self {
+            Self::Acr => Some("retention policies and `acr purge` tasks"),
+            Self::Ecr => Some("lifecycle policies"),
+            Self::Gar | Self::Gitlab => Some("cleanup policies"),
+            Self::Harbor => Some("tag retention rules"),
+            Self::Quay => Some("auto-prune policies"),
+            Self::Distribution | Self::DockerHub | Self::Ghcr => None,
+        }
+    }
+
     /// The product that a hosted service's name tells; `None` for names that anybody may have.
     pub fn of_host(host: &HostName) -> Option<Self> {
         let host = host.as_str();

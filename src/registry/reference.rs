@@ -1,12 +1,13 @@
 //! References to manifests: tags and digests.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::digest::Digest;
 
-/// A tag: `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`. It is never `.` or `..`.
+/// A tag: `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`. It is never `.` or `..`. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(Box<str>);
+pub struct Tag(Arc<str>);
 
 /// A tag or a digest. No text is both: a digest has a colon, a tag has none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +44,16 @@ impl Tag {
         } else {
             Err(InvalidReference::Tag)
         }
+    }
+
+    /// The manifest whose referrers have this tag, by the scheme of registries without an API for
+    /// them (distribution specification, "Referrers Tag Schema") and of cosign: `sha256-HEX`,
+    /// `sha256-HEX.sig`.
+    pub(crate) fn subject(&self) -> Option<Digest> {
+        // Digests of other algorithms are longer than tags, and are cut there.
+        let rest = self.0.strip_prefix("sha256-")?;
+        let encoded = rest.split('.').next().unwrap_or_default();
+        Digest::parse(&format!("sha256:{encoded}")).ok()
     }
 
     /// The tag as written.
@@ -109,6 +120,22 @@ mod tests {
         ] {
             assert_eq!(Tag::parse(text), Err(InvalidReference::Tag), "{text}");
         }
+    }
+
+    #[test]
+    fn tags_of_referrers_name_their_subject() {
+        let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let subject = Digest::parse(&format!("sha256:{hex}")).unwrap();
+        let of = |text: String| Tag::parse(&text).unwrap().subject();
+        for end in ["", ".sig", ".att", ".sbom", ".a.b"] {
+            let found = of(format!("sha256-{hex}{end}"));
+            assert_eq!(found.as_ref(), Some(&subject), "{end}");
+        }
+        for text in ["latest", "sha256-", "sha256-abc.sig", &hex[..60]] {
+            assert_eq!(of(text.to_owned()), None, "{text}");
+        }
+        assert_eq!(of(format!("sha256-{hex}0")), None);
+        assert_eq!(of(format!("sha512-{hex}")), None);
     }
 
     #[test]

@@ -10,6 +10,24 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UploadId(Box<str>);
 
+/// Names one of several replicas of an upstream, without telling its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReplicaId(u64);
+
+impl ReplicaId {
+    /// The id that begins with these bytes of a tag over the address.
+    pub fn from_tag(tag: &[u8; 32]) -> Self {
+        let (start, _) = tag.split_first_chunk().expect("longer than 8 bytes");
+        Self(u64::from_be_bytes(*start))
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The text is not the name of an upload session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the upload session name is not valid")]
@@ -55,6 +73,19 @@ impl UploadId {
         Some((Self::parse(upload).ok()?, Self::parse(session).ok()?))
     }
 
+    /// An id for a session of one replica of the upstream.
+    pub fn at_replica(replica: ReplicaId, session: &Self) -> Result<Self, InvalidUploadId> {
+        Self::parse(&format!("{REPLICA_MARK}{replica}.{session}"))
+    }
+
+    /// The replica and the session in an id that [`Self::at_replica`] has made. Whether it has, only
+    /// a tag proves.
+    pub fn as_at_replica(&self) -> Option<(ReplicaId, Self)> {
+        let (replica, session) = self.0.strip_prefix(REPLICA_MARK)?.split_once('.')?;
+        let replica = u64::from_str_radix(replica, 16).ok()?;
+        Some((ReplicaId(replica), Self::parse(session).ok()?))
+    }
+
     /// The address in an id that [`Self::from_address`] has made. Whether it has, only a tag proves.
     pub fn address(&self) -> Option<String> {
         let encoded = self.0.strip_prefix(ADDRESS_MARK)?;
@@ -75,6 +106,8 @@ impl UploadId {
 const ADDRESS_MARK: char = '~';
 /// No address begins so: its base64 has no dot.
 const SPOOL_MARK: &str = "~.";
+/// Nor so: the base64 of a path begins with `L`.
+const REPLICA_MARK: &str = "~-";
 
 impl fmt::Display for UploadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,6 +175,21 @@ mod tests {
                 None,
                 "{other}"
             );
+        }
+    }
+    #[test]
+    fn a_session_of_a_replica_names_both() {
+        let replica = ReplicaId::from_tag(&[0xa5; 32]);
+        assert_eq!(replica.to_string(), "a5a5a5a5a5a5a5a5");
+        for session in ["3f1c6f6e-8d5e.a~b", "~L3YyL2E", "~.0123abcd.x"] {
+            let session = UploadId::parse(session).unwrap();
+            let both = UploadId::at_replica(replica, &session).unwrap();
+            assert_eq!(both.as_at_replica(), Some((replica, session)));
+            assert_eq!((both.address(), both.as_spooled()), (None, None));
+        }
+        for other in ["0123abcd", "~L3YyL2E", "~.0123abcd.x", "~-xyz.a", "~-12"] {
+            let other = UploadId::parse(other).unwrap();
+            assert_eq!(other.as_at_replica(), None, "{other}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The one way from asynchronous code to work that waits for a disk.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Runs `work` on a thread that may block and returns its result. A panic of `work` goes on in the
@@ -7,18 +9,28 @@ use tokio::task::{JoinError, spawn_blocking};
 ///
 /// Never completes when the runtime shuts down before `work` has begun: the caller is about to be
 /// dropped too.
+pub(crate) async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let done = Arc::new(Mutex::new(None));
+    let slot = done.clone();
+    let job = Box::new(move || {
+        let result = work();
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    });
+    run_job(job).await;
+    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+    done.take().expect("the job has ended")
+}
+
+/// Of one type of work: the code of a task is compiled for each, some 5 kB.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place for work that blocks; awaited at once"
 )]
-pub(crate) async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    match spawn_blocking(work)
-        .await
-        .map_err(JoinError::try_into_panic)
-    {
-        Ok(done) => done,
+async fn run_job(job: Box<dyn FnOnce() + Send>) {
+    match spawn_blocking(job).await.map_err(JoinError::try_into_panic) {
+        Ok(()) => {}
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         Err(Err(_cancelled)) => std::future::pending().await,
     }

@@ -1,22 +1,26 @@
 //! The garbage collection: removes blobs that no manifest references and, where the domain asks for
 //! it, manifests that nothing points at, while the store serves. It locks one repository at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::Store;
 use super::blobs::{self, BlobFile};
 use super::error::StoreError;
 use super::files::{self, FileStatus};
+use super::former_pulls;
 use super::index::RepositoryIndex;
 use super::layout::{RepositoryLock, if_exists, remove_if_empty};
 use super::manifest::ParsedManifest;
-use super::pull_times;
+use super::removed::RemovedManifests;
 use super::repository::StoredRepository;
 use super::uploads::SESSION_LIFETIME;
+use crate::journal::JournalError;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 
@@ -65,6 +69,20 @@ pub(crate) struct CollectionOptions {
     pub(crate) uploads: UploadAge,
     /// Removes nothing, and only reports what it would remove.
     pub(crate) dry_run: bool,
+}
+
+impl CollectionOptions {
+    /// How long a manifest that no tag leads to stays.
+    fn retention(&self) -> Duration {
+        self.grace.max(self.untagged.unwrap_or_default())
+    }
+
+    /// Whether a manifest that was used then stays without a tag.
+    fn is_recent(&self, at: Timestamp) -> bool {
+        let age = Timestamp::now().duration_since(at);
+        // A time in the future counts as now.
+        Duration::try_from(age).unwrap_or_default() < self.retention()
+    }
 }
 
 impl CollectionSummary {
@@ -117,8 +135,12 @@ impl Store {
         collected.uploads = uploads.unwrap_or_default();
         // Of a dry run only, which leaves the names where they are.
         let mut names_lost: HashMap<Digest, u64> = HashMap::new();
+        let knows_pulls = self.knows_pulls(collection);
         for name in self.names()? {
-            match self.collect_repository(&name, collection, &mut collected) {
+            let pulled = knows_pulls
+                .then(|| self.recent_pulls(&name, collection))
+                .flatten();
+            match self.collect_repository(&name, collection, pulled, &mut collected) {
                 Ok(gone) if collection.dry_run => gone
                     .into_iter()
                     .for_each(|digest| *names_lost.entry(digest).or_default() += 1),
@@ -135,6 +157,12 @@ impl Store {
             Ok(())
         });
         collected.pass_over_link("blobs", shared)?;
+        if !collection.dry_run
+            && let Err(error) = self.prune_journal()
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "journal not pruned");
+        }
         Ok(collected)
     }
 
@@ -143,6 +171,7 @@ impl Store {
         &self,
         name: &RepositoryName,
         collection: CollectionOptions,
+        pulled: Option<HashSet<Digest>>,
         collected: &mut CollectionSummary,
     ) -> Result<Vec<Digest>, StoreError> {
         let Some(lock) = self.locks.blocking_write(name)? else {
@@ -150,36 +179,92 @@ impl Store {
         };
         let collector = RepositoryCollector {
             repository: &self.repository_uncached(name),
-            pulls: self.pulls(name, collection),
+            pulled,
             path: self.layout.repository(name),
             // Only files of the store's own user can show that somebody uses them.
             owner: FileStatus::from(&files::metadata(self.layout.root())?).owner,
             lock: &lock.directory,
+            removed: self.removed(name, &lock.directory, collection)?,
             options: collection,
         };
         self.reserve.run(|| collector.collect(collected))
     }
 
-    /// When the manifests of a repository were last pulled. `None`: its manifests are not removed,
-    /// because they stay for ever or because it is unknown when they were pulled.
-    fn pulls(
+    /// What retention has removed from a repository within the grace period.
+    fn removed(
+        &self,
+        name: &RepositoryName,
+        lock: &RepositoryLock,
+        collection: CollectionOptions,
+    ) -> Result<RemovedManifests, StoreError> {
+        let mut removed = RemovedManifests::read(&self.layout, name, lock)?;
+        if !collection.dry_run {
+            removed.forget_older(collection.grace)?;
+        }
+        Ok(removed)
+    }
+
+    /// Whether all pulls were recorded for as long as a manifest stays without a tag. Otherwise none
+    /// is removed for not being pulled.
+    fn knows_pulls(&self, collection: CollectionOptions) -> bool {
+        if collection.untagged.is_none() {
+            return false;
+        }
+        let since = former_pulls::import(&self.layout, &self.journal)
+            .and_then(|()| Ok(self.journal.manifest_pulls_since()?));
+        match since {
+            Ok(since) => since.is_some_and(|since| !collection.is_recent(since)),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "untagged manifests kept: the journal cannot be read");
+                false
+            }
+        }
+    }
+
+    /// The manifests of a repository that were pulled recently enough to stay without a tag.
+    /// `None`: all stay, because it is unknown.
+    fn recent_pulls(
         &self,
         name: &RepositoryName,
         collection: CollectionOptions,
-    ) -> Option<BTreeMap<String, u64>> {
-        collection.untagged?;
-        match pull_times::read(&self.layout, name) {
-            Ok(pulls) => Some(pulls),
+    ) -> Option<HashSet<Digest>> {
+        match self.journal.history(name) {
+            Ok(history) => {
+                let is_recent =
+                    |pulled: Option<Timestamp>| pulled.is_some_and(|at| collection.is_recent(at));
+                let manifests = history.manifests.into_iter();
+                let recent = manifests.filter(|(_, used)| is_recent(used.pulled));
+                Some(recent.map(|(digest, _)| digest).collect())
+            }
             Err(error) => {
                 let (repository, error) = (name.as_str(), &error as &dyn std::error::Error);
                 tracing::warn!(
                     repository,
                     error,
-                    "untagged manifests kept: the times of the last pulls cannot be read"
+                    "untagged manifests kept: the journal cannot be read"
                 );
                 None
             }
         }
+    }
+
+    /// Forgets in the journal what the store no longer has.
+    fn prune_journal(&self) -> Result<(), JournalError> {
+        for name in self.journal.repositories()? {
+            let index = match self.repository_uncached(&name).index() {
+                Ok(index) => index,
+                Err(StoreError::RepositoryUnknown) => Arc::default(),
+                // What it has is unknown.
+                Err(_) => continue,
+            };
+            self.journal.prune(
+                &name,
+                |tag| index.tag(tag).is_some(),
+                |digest| index.manifest(digest).is_some(),
+            )?;
+        }
+        Ok(())
     }
 
     /// Removes the shared link of a blob that no repository has any more. A push of the blob at the
@@ -213,12 +298,14 @@ impl Store {
 /// The collection of one repository, which is locked exclusively.
 struct RepositoryCollector<'a> {
     repository: &'a StoredRepository,
-    /// When manifests were last pulled, in seconds since 1970. `None`: all of them stay.
-    pulls: Option<BTreeMap<String, u64>>,
+    /// The manifests that were pulled recently. `None`: all of them stay.
+    pulled: Option<HashSet<Digest>>,
     path: PathBuf,
     /// The user whose blobs may be removed.
     owner: u32,
     lock: &'a RepositoryLock,
+    /// What retention has removed within the grace period.
+    removed: RemovedManifests,
     options: CollectionOptions,
 }
 
@@ -241,13 +328,29 @@ impl RepositoryCollector<'_> {
         let (found, kept) = self.remove_manifests(&index, &manifests)?;
         let all = index.manifests().map(|(digest, _)| digest);
         collected.manifests += all.filter(|digest| !kept.contains(digest)).count();
-        let removed = self.remove_blobs(&found, &needed(&kept, &manifests), collected)?;
+        let restorable = self.restorable()?;
+        let mut needed = needed(&kept, &manifests);
+        needed.extend(&restorable);
+        let removed = self.remove_blobs(&found, &needed, collected)?;
         collected.blobs += removed.len();
         let is_empty = found.len() == removed.len() && kept.is_empty() && !index.has_others();
         if is_empty && (self.options.dry_run || remove_if_empty(&self.path, self.lock)?) {
             collected.repositories += 1;
         }
         Ok(removed)
+    }
+
+    /// The manifests that retention has removed within the grace period, with what they reference:
+    /// they may be put back.
+    fn restorable(&self) -> Result<HashSet<Digest>, StoreError> {
+        let mut restorable = HashSet::new();
+        for (digest, removed) in self.removed.younger(self.options.grace) {
+            let document = self.repository.document_of(&digest, &removed.media_type)?;
+            let references = document.iter().flat_map(ParsedManifest::references);
+            restorable.extend(references.map(|reference| reference.digest.clone()));
+            restorable.insert(digest);
+        }
+        Ok(restorable)
     }
 
     /// The parsed manifests. `None`: one of them exists but cannot be read, so that its blobs are
@@ -274,12 +377,17 @@ impl RepositoryCollector<'_> {
         index: &RepositoryIndex,
         manifests: &ParsedManifests,
     ) -> Result<(Vec<BlobFile>, HashSet<Digest>), StoreError> {
+        let pulled = self.pulled.as_ref();
+        let pulled = pulled.map(|pulled| with_indexes(pulled, manifests));
         loop {
             let found = blobs::list(&self.path)?;
             found.iter().try_for_each(BlobFile::check_kind)?;
-            let used = found.iter().filter(|blob| self.is_used_manifest(blob));
-            let used: HashSet<&Digest> = used.map(|blob| &blob.digest).collect();
-            let kept = kept(index, manifests, |digest| used.contains(digest));
+            let young = found.iter().filter(|blob| self.is_young_manifest(blob));
+            let young: HashSet<&Digest> = young.map(|blob| &blob.digest).collect();
+            let kept = kept(index, manifests, |digest| match &pulled {
+                Some(pulled) => pulled.contains(digest) || young.contains(digest),
+                None => true,
+            });
             if self.options.dry_run || self.write_index(index, &kept)? {
                 return Ok((found, kept));
             }
@@ -299,14 +407,15 @@ impl RepositoryCollector<'_> {
             return Ok(true);
         }
         let mut rest = index.clone();
-        for digest in &removed {
-            rest.remove(digest);
-        }
+        rest.remove(|digest| !kept.contains(digest));
         self.repository.write(rest.clone(), self.lock)?;
         // A reader that marks a manifest as used reads the index after that: at least one of the
         // two sees the other.
         for digest in removed {
-            if self.repository.is_younger(digest, self.retention())? {
+            if self
+                .repository
+                .is_younger(digest, self.options.retention())?
+            {
                 self.repository.write(index.clone(), self.lock)?;
                 return Ok(false);
             }
@@ -338,25 +447,10 @@ impl RepositoryCollector<'_> {
         Ok(removed)
     }
 
-    /// How long a manifest that no tag leads to stays.
-    fn retention(&self) -> Duration {
-        self.options
-            .grace
-            .max(self.options.untagged.unwrap_or_default())
-    }
-
-    /// Whether a blob, if it is a manifest, stays without a tag.
-    fn is_used_manifest(&self, blob: &BlobFile) -> bool {
-        let Some(pulls) = &self.pulls else {
-            return true;
-        };
-        let retention = self.retention();
-        // A time in the future counts as now.
-        let was_pulled = pulls.get(blob.digest.as_str()).is_some_and(|seconds| {
-            let at = UNIX_EPOCH.checked_add(Duration::from_secs(*seconds));
-            at.is_none_or(|at| at.elapsed().unwrap_or_default() < retention)
-        });
-        was_pulled || blob.data.owner != self.owner || !blobs::is_older(&blob.data, retention)
+    /// Whether a blob, if it is a manifest, stays without a tag although it is not pulled.
+    fn is_young_manifest(&self, blob: &BlobFile) -> bool {
+        let retention = self.options.retention();
+        blob.data.owner != self.owner || !blobs::is_older(&blob.data, retention)
     }
 
     fn is_unused(&self, blob: &BlobFile) -> bool {
@@ -372,6 +466,28 @@ fn needed<'a>(kept: &'a HashSet<Digest>, manifests: &'a ParsedManifests) -> Hash
         .flat_map(|manifest| manifest.references().map(|reference| &reference.digest))
         .chain(kept)
         .collect()
+}
+
+/// Manifests and the indexes that list them, those that list these, and so on: a client that comes
+/// by the index pulls an image of it as well.
+fn with_indexes<'a>(
+    pulled: &'a HashSet<Digest>,
+    manifests: &'a ParsedManifests,
+) -> HashSet<&'a Digest> {
+    let mut indexes: HashMap<&Digest, Vec<&Digest>> = HashMap::new();
+    for (digest, manifest) in manifests {
+        for child in &manifest.manifests {
+            indexes.entry(&child.digest).or_default().push(digest);
+        }
+    }
+    let mut pending: Vec<&Digest> = pulled.iter().collect();
+    let mut found = HashSet::new();
+    while let Some(digest) = pending.pop() {
+        if found.insert(digest) {
+            pending.extend(indexes.get(digest).into_iter().flatten());
+        }
+    }
+    found
 }
 
 /// The manifests that are not garbage: those with a tag or another name, the used ones, and, for

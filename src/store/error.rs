@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::io;
 
 use super::files;
+use super::quota::excess::QuotaExcess;
+use crate::journal::JournalError;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
@@ -73,6 +75,9 @@ pub(crate) enum StoreError {
     /// The user has the maximum number of open upload sessions.
     #[error("too many open uploads: finish or cancel some of them")]
     TooManyUploads,
+    /// The push does not fit into an area of repositories that has a quota.
+    #[error("{0}")]
+    OverQuota(Box<QuotaExcess>),
     /// The room for uploads in chunks is used up.
     #[error("the room for uploads in chunks is used up: try again later")]
     SpoolFull,
@@ -93,6 +98,12 @@ impl From<io::Error> for StoreError {
         } else {
             Self::Io(error)
         }
+    }
+}
+
+impl From<JournalError> for StoreError {
+    fn from(error: JournalError) -> Self {
+        Self::Io(io::Error::other(error))
     }
 }
 

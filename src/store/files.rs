@@ -145,11 +145,22 @@ pub(super) fn read_all(mut file: &File, size: u64) -> io::Result<Vec<u8>> {
 /// The identity of what a path leads to now, to be compared with what was opened. `None`: there is
 /// nothing.
 pub(super) fn identity(path: &Path) -> io::Result<Option<FileIdentity>> {
+    Ok(status(path)?.map(|status| status.identity))
+}
+
+/// The status of what a path leads to now. `None`: there is nothing.
+pub(super) fn status(path: &Path) -> io::Result<Option<FileStatus>> {
     match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(FileStatus::from(stat).identity)),
+        Ok(stat) => Ok(Some(FileStatus::from(stat))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Opens a file for reading and writing, and creates it if it does not exist.
+pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE;
+    open_with(path, flags, Mode::from_raw_mode(0o600))
 }
 
 /// Whether there is something at a path, if only a symbolic link.
@@ -176,6 +187,21 @@ pub(super) fn remove_directory(path: &Path) -> io::Result<()> {
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let (directory, name) = parent_of(path)?;
     directory.replace(name, content)
+}
+
+/// As [`replace`], with what `write` writes.
+pub(super) fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let (directory, name) = parent_of(path)?;
+    let replaced = directory.replace_with(name, write);
+    replaced.map_err(|error| with_path(path, &error))
+}
+
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
+    let text = format!("{error} at path \"{}\"", path.display());
+    io::Error::new(error.kind(), text)
 }
 
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
@@ -270,11 +296,7 @@ impl OpenDirectory {
     /// Errors: each with the path of the file.
     pub(super) fn replace(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
         self.replace_with(name, |mut file| file.write_all(content))
-            .map_err(|error| {
-                let path = self.path.join(name);
-                let text = format!("{error} at path \"{}\"", path.display());
-                io::Error::new(error.kind(), text)
-            })
+            .map_err(|error| with_path(&self.path.join(name), &error))
     }
 
     /// As [`Self::replace`], with what `write` writes.

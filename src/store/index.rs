@@ -2,7 +2,9 @@
 //! and "Image Layout"). Entries of other tools that moorgate does not understand are preserved.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -24,22 +26,28 @@ pub(super) struct RepositoryIndex {
 /// A manifest's entry in the index.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ManifestEntry {
-    pub(super) media_type: String,
+    /// One text for all entries of an index that was read.
+    pub(super) media_type: Arc<str>,
     pub(super) size: u64,
-    pub(super) artifact_type: Option<String>,
-    /// Further fields and annotations, as another tool wrote them.
+    pub(super) artifact_type: Option<Arc<str>>,
+    /// Boxed because few entries have any.
+    more: Option<Box<FurtherFields>>,
+}
+
+/// Further fields and annotations of a descriptor, as another tool wrote them.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct FurtherFields {
     annotations: BTreeMap<String, String>,
-    more: Map<String, Value>,
+    fields: Map<String, Value>,
 }
 
 impl ManifestEntry {
-    pub(super) fn new(media_type: String, size: u64, artifact_type: Option<String>) -> Self {
+    pub(super) fn new(media_type: &str, size: u64, artifact_type: Option<&str>) -> Self {
         Self {
-            media_type,
+            media_type: media_type.into(),
             size,
-            artifact_type,
-            annotations: BTreeMap::new(),
-            more: Map::new(),
+            artifact_type: artifact_type.map(Arc::from),
+            more: None,
         }
     }
 }
@@ -48,105 +56,167 @@ impl ManifestEntry {
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) const MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct IndexFile {
-    schema_version: u32,
-    #[serde(default)]
-    media_type: Option<String>,
-    #[serde(default)]
-    manifests: Vec<Value>,
+    #[serde(rename = "schemaVersion")]
+    _schema_version: u32,
+    #[serde(default, rename = "mediaType")]
+    _media_type: Option<String>,
+    #[serde(default, deserialize_with = "read_descriptors")]
+    manifests: RepositoryIndex,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct IndexDescriptor {
-    media_type: String,
-    digest: String,
+struct IndexDescriptor<'a> {
+    media_type: &'a str,
+    digest: &'a str,
     size: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'a str, &'a str>,
     #[serde(flatten)]
-    more: Map<String, Value>,
+    more: Option<&'a Map<String, Value>>,
+}
+
+/// Adds each descriptor to the index as it is read: one at a time is in memory.
+fn read_descriptors<'de, D: Deserializer<'de>>(list: D) -> Result<RepositoryIndex, D::Error> {
+    list.deserialize_seq(IndexBuilder::default())
+}
+
+/// Builds an index from the descriptors of its file.
+#[derive(Default)]
+struct IndexBuilder {
+    index: RepositoryIndex,
+    /// The media types and artifact types so far.
+    types: HashSet<Arc<str>>,
+}
+
+impl<'de> Visitor<'de> for IndexBuilder {
+    type Value = RepositoryIndex;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of descriptors")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<RepositoryIndex, A::Error> {
+        while let Some(value) = list.next_element::<Value>()? {
+            if !self.add(&value) {
+                self.index.others.push(value);
+            }
+        }
+        Ok(self.index)
+    }
+}
+
+impl IndexBuilder {
+    /// Adds a descriptor. Returns whether all of it is represented.
+    fn add(&mut self, value: &Value) -> bool {
+        let Some((digest, entry, name)) = self.entry(value) else {
+            return false;
+        };
+        let known = self.index.manifests.get_key_value(&digest);
+        // A manifest and its tags share one text.
+        let digest = known.map_or(digest, |(digest, _)| digest.clone());
+        let entries = &mut self.index.manifests;
+        entries.entry(digest.clone()).or_insert(entry);
+        let Some(name) = name else { return true };
+        let Ok(tag) = Tag::parse(name) else {
+            return false;
+        };
+        self.index.tags.insert(tag, digest);
+        true
+    }
+
+    /// A manifest's digest, entry and name. `None`: the value is not a descriptor of a manifest.
+    fn entry<'v>(&mut self, value: &'v Value) -> Option<(Digest, ManifestEntry, Option<&'v str>)> {
+        let object = value.as_object()?;
+        let digest = Digest::parse(object.get("digest")?.as_str()?).ok()?;
+        let artifact_type = match object.get("artifactType") {
+            None | Some(Value::Null) => None,
+            Some(kind) => Some(self.shared(kind.as_str()?)),
+        };
+        let mut further = FurtherFields::default();
+        let mut name = None;
+        for (key, value) in object {
+            match key.as_str() {
+                "digest" | "mediaType" | "size" | "artifactType" => {}
+                "annotations" => {
+                    for (key, value) in value.as_object()? {
+                        let value = value.as_str()?;
+                        if key == REF_NAME {
+                            name = Some(value);
+                        } else {
+                            further.annotations.insert(key.clone(), value.to_owned());
+                        }
+                    }
+                }
+                _ => {
+                    further.fields.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        let has_further = !further.annotations.is_empty() || !further.fields.is_empty();
+        let entry = ManifestEntry {
+            media_type: self.shared(object.get("mediaType")?.as_str()?),
+            size: object.get("size")?.as_u64()?,
+            artifact_type,
+            more: has_further.then(|| Box::new(further)),
+        };
+        Some((digest, entry, name))
+    }
+
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.types.get(text) {
+            return known.clone();
+        }
+        let text = Arc::from(text);
+        self.types.insert(Arc::clone(&text));
+        text
+    }
 }
 
 impl RepositoryIndex {
     /// Reads an `index.json`.
-    pub(super) fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
-        let document: IndexFile = serde_json::from_slice(bytes)?;
-        let mut index = Self::default();
-        for value in document.manifests {
-            if !index.add(&value) {
-                index.others.push(value);
-            }
-        }
-        Ok(index)
+    ///
+    /// Errors: of its syntax; those of the reader.
+    pub(super) fn read(file: impl io::Read) -> serde_json::Result<Self> {
+        let document: IndexFile = serde_json::from_reader(file)?;
+        Ok(document.manifests)
     }
 
-    /// Adds a descriptor. Returns whether all of it is represented.
-    fn add(&mut self, value: &Value) -> bool {
-        let Ok(mut descriptor) = IndexDescriptor::deserialize(value) else {
-            return false;
-        };
-        let Ok(digest) = Digest::parse(&descriptor.digest) else {
-            return false;
-        };
-        let name = descriptor.annotations.remove(REF_NAME);
-        let entry = ManifestEntry {
-            media_type: descriptor.media_type,
-            size: descriptor.size,
-            artifact_type: descriptor.artifact_type,
-            annotations: descriptor.annotations,
-            more: descriptor.more,
-        };
-        self.manifests.entry(digest.clone()).or_insert(entry);
-        let Some(name) = name else { return true };
-        let Ok(tag) = Tag::parse(&name) else {
-            return false;
-        };
-        self.tags.insert(tag, digest);
-        true
-    }
-
-    /// The text of the `index.json`: a line for each descriptor.
-    pub(super) fn print(&self) -> String {
+    /// Writes the `index.json`: a line for each descriptor.
+    pub(super) fn write(&self, mut file: impl Write) -> io::Result<()> {
+        writeln!(
+            file,
+            "{{\"schemaVersion\":2,\"mediaType\":\"{MEDIA_TYPE}\",\"manifests\":["
+        )?;
         let tagged = self.tags.iter().map(|(tag, digest)| (digest, Some(tag)));
-        let is_tagged: std::collections::HashSet<&Digest> = self.tags.values().collect();
-        let others_name = |digest: &Digest| {
-            self.others
-                .iter()
-                .any(|other| other.get("digest").and_then(Value::as_str) == Some(digest.as_str()))
-        };
-        let untagged = self
-            .manifests
-            .keys()
-            .filter(|digest| !is_tagged.contains(digest) && !others_name(digest));
-        let descriptors = tagged.chain(untagged.map(|digest| (digest, None)));
-        let lines = descriptors.filter_map(|(digest, tag)| self.descriptor(digest, tag));
-        let lines: Vec<String> = lines
-            .chain(self.others.iter().map(Value::to_string))
+        let others = self.others.iter().filter_map(digest_text);
+        let listed: HashSet<&str> = self
+            .tags
+            .values()
+            .map(Digest::as_str)
+            .chain(others)
             .collect();
-        let lines = lines.join(",\n");
-        format!(
-            "{{\"schemaVersion\":2,\"mediaType\":\"{MEDIA_TYPE}\",\"manifests\":[\n{lines}\n]}}\n"
-        )
-    }
-
-    fn descriptor(&self, digest: &Digest, tag: Option<&Tag>) -> Option<String> {
-        let entry = self.manifests.get(digest)?;
-        let mut annotations = entry.annotations.clone();
-        annotations.extend(tag.map(|tag| (REF_NAME.to_owned(), tag.as_str().to_owned())));
-        let descriptor = IndexDescriptor {
-            media_type: entry.media_type.clone(),
-            digest: digest.as_str().to_owned(),
-            size: entry.size,
-            artifact_type: entry.artifact_type.clone(),
-            annotations,
-            more: entry.more.clone(),
-        };
-        serde_json::to_string(&descriptor).ok()
+        let untagged = self.manifests.keys();
+        let untagged = untagged.filter(|digest| !listed.contains(digest.as_str()));
+        let mut separator = "";
+        for (digest, tag) in tagged.chain(untagged.map(|digest| (digest, None))) {
+            let Some(entry) = self.manifests.get(digest) else {
+                continue;
+            };
+            file.write_all(separator.as_bytes())?;
+            serde_json::to_writer(&mut file, &descriptor(digest, entry, tag))?;
+            separator = ",\n";
+        }
+        for other in &self.others {
+            write!(file, "{separator}{other}")?;
+            separator = ",\n";
+        }
+        file.write_all(b"\n]}\n")
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -161,6 +231,11 @@ impl RepositoryIndex {
     /// The manifest that a tag points at.
     pub(super) fn tag(&self, tag: &Tag) -> Option<&Digest> {
         self.tags.get(tag)
+    }
+
+    /// All tags, in order, with the manifests that they point at.
+    pub(super) fn tags(&self) -> impl Iterator<Item = (&Tag, &Digest)> {
+        self.tags.iter()
     }
 
     /// The tags that sort after a text, in order.
@@ -179,13 +254,22 @@ impl RepositoryIndex {
 
     /// The manifests that a tag or another tool's name points at.
     pub(super) fn named(&self) -> impl Iterator<Item = &Digest> {
+        self.named_without(|_| false)
+    }
+
+    /// As [`Self::named`], as if some tags did not exist.
+    pub(super) fn named_without(
+        &self,
+        is_removed: impl Fn(&Tag) -> bool,
+    ) -> impl Iterator<Item = &Digest> {
         let others = self.others.iter().filter_map(|other| {
-            let digest = Digest::parse(other.get("digest")?.as_str()?).ok()?;
+            let digest = Digest::parse(digest_text(other)?).ok()?;
             self.manifests
                 .get_key_value(&digest)
                 .map(|(digest, _)| digest)
         });
-        self.tags.values().chain(others)
+        let tags = self.tags.iter().filter(move |(tag, _)| !is_removed(tag));
+        tags.map(|(_, digest)| digest).chain(others)
     }
 
     /// Adds a manifest. An existing entry stays as it is.
@@ -203,13 +287,39 @@ impl RepositoryIndex {
         self.tags.remove(tag).is_some()
     }
 
-    /// Removes a manifest with its tags and other names. Returns whether it existed.
-    pub(super) fn remove(&mut self, digest: &Digest) -> bool {
-        self.tags.retain(|_, tagged| tagged != digest);
-        self.others
-            .retain(|other| other.get("digest").and_then(Value::as_str) != Some(digest.as_str()));
-        self.manifests.remove(digest).is_some()
+    /// Removes manifests with their tags and other names.
+    pub(super) fn remove(&mut self, is_removed: impl Fn(&Digest) -> bool) {
+        self.tags.retain(|_, tagged| !is_removed(tagged));
+        self.others.retain(|other| {
+            let digest = digest_text(other).and_then(|text| Digest::parse(text).ok());
+            !digest.is_some_and(|digest| is_removed(&digest))
+        });
+        self.manifests.retain(|digest, _| !is_removed(digest));
     }
+}
+
+fn descriptor<'a>(
+    digest: &'a Digest,
+    entry: &'a ManifestEntry,
+    tag: Option<&'a Tag>,
+) -> IndexDescriptor<'a> {
+    let further = entry.more.as_deref();
+    let annotations = further.into_iter().flat_map(|more| &more.annotations);
+    let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
+    IndexDescriptor {
+        media_type: &entry.media_type,
+        digest: digest.as_str(),
+        size: entry.size,
+        artifact_type: entry.artifact_type.as_deref(),
+        annotations: annotations
+            .chain(tag.map(|tag| (REF_NAME, tag.as_str())))
+            .collect(),
+        more: further.map(|more| &more.fields),
+    }
+}
+
+fn digest_text(descriptor: &Value) -> Option<&str> {
+    descriptor.get("digest")?.as_str()
 }
 
 /// Whether an `index.json` lists nothing. Reads no further than to the first manifest.
@@ -276,11 +386,13 @@ mod tests {
     }
 
     fn entry() -> ManifestEntry {
-        ManifestEntry::new(
-            "application/vnd.oci.image.manifest.v1+json".to_owned(),
-            7,
-            None,
-        )
+        ManifestEntry::new("application/vnd.oci.image.manifest.v1+json", 7, None)
+    }
+
+    fn print(index: &RepositoryIndex) -> String {
+        let mut text = Vec::new();
+        index.write(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
     }
 
     #[test]
@@ -294,11 +406,11 @@ mod tests {
             digest(1),
             digest(2)
         );
-        let index = RepositoryIndex::parse(text.as_bytes()).unwrap();
+        let index = RepositoryIndex::read(text.as_bytes()).unwrap();
         assert_eq!(index.tag(&tag("v1")), Some(&digest(1)));
         assert_eq!(index.manifests().count(), 2);
         assert!(index.named().any(|named| *named == digest(2)));
-        let printed = index.print();
+        let printed = print(&index);
         for kept in [
             "\"platform\":{\"os\":\"linux\"}",
             "\"k\":\"v\"",
@@ -307,7 +419,7 @@ mod tests {
         ] {
             assert!(printed.contains(kept), "{kept} in {printed}");
         }
-        assert_eq!(RepositoryIndex::parse(printed.as_bytes()).unwrap(), index);
+        assert_eq!(RepositoryIndex::read(printed.as_bytes()).unwrap(), index);
     }
 
     #[test]
@@ -318,7 +430,11 @@ mod tests {
         assert!(!index.point(tag("a"), &digest(1)));
         index.point(tag("b"), &digest(1));
         assert!(index.untag(&tag("a")) && !index.untag(&tag("a")));
-        assert!(index.remove(&digest(1)) && !index.remove(&digest(1)));
+        index.insert(&digest(2), entry());
+        index.point(tag("c"), &digest(2));
+        index.remove(|removed| *removed == digest(1));
+        assert_eq!(index.tags_after("").collect::<Vec<_>>(), [&tag("c")]);
+        index.remove(|removed| *removed == digest(2));
         assert!(index.is_empty() && index.tags_after("").next().is_none());
     }
 
@@ -350,12 +466,12 @@ mod tests {
             for n in untagged {
                 index.insert(&digest(n), entry());
             }
-            prop_assert_eq!(RepositoryIndex::parse(index.print().as_bytes()).unwrap(), index);
+            prop_assert_eq!(RepositoryIndex::read(print(&index).as_bytes()).unwrap(), index);
         }
 
         #[test]
         fn nothing_panics(text in "\\PC*") {
-            let _ = RepositoryIndex::parse(text.as_bytes());
+            let _ = RepositoryIndex::read(text.as_bytes());
         }
     }
 

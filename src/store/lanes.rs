@@ -69,7 +69,7 @@ impl Lanes {
 }
 
 impl Lane {
-    fn start(name: &str) -> io::Result<Self> {
+    pub(super) fn start(name: &str) -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .thread_name(name)
             .max_blocking_threads(THREADS_PER_LANE)
@@ -98,11 +98,13 @@ impl Lane {
         let runtime = self.runtime.as_ref().ok_or(StoreError::Overloaded)?;
         #[cfg(test)]
         self.jobs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(DiskJob(runtime.spawn_blocking(move || {
+        // Boxed: the code of a task is compiled for each type of job, some 5 kB.
+        let job: Box<dyn FnOnce() -> Result<T, StoreError> + Send> = Box::new(move || {
             let done = work();
             drop(place);
             done
-        })))
+        });
+        Ok(DiskJob(runtime.spawn_blocking(job)))
     }
 
     /// Runs a job and returns its result. Cancel-safe in that the job runs to its end.

@@ -1,7 +1,7 @@
 //! The files of a store's directory, and the locks of its repositories. `repositories/base+app/` is
 //! an OCI image layout (`+` stands for `/`: names cannot contain a `+`); `blobs/` has a hard link
-//! to every blob, so that a blob in several repositories takes its space once; `uploads/` and
-//! `pulled/` hold what an image layout cannot express.
+//! to every blob, so that a blob in several repositories takes its space once; `uploads/`,
+//! `removed/`, `quota/` and the journal hold what an image layout cannot express.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ impl StoreLayout {
         let layout = Self { root, damage };
         let blobs = layout.root.join("blobs");
         let blobs = DigestAlgorithm::ALL.map(|algorithm| blobs.join(algorithm.name()));
-        let others = [layout.repositories(), layout.uploads(), layout.pull_times()];
+        let others = [layout.repositories(), layout.uploads()];
         for directory in others.iter().chain(&blobs) {
             match files::private_directory(directory) {
                 Err(error) if files::link_in(&error).is_some() => {
@@ -95,14 +95,24 @@ impl StoreLayout {
         self.uploads().join(file_name(name))
     }
 
-    /// The directory of the files of [`Self::pull_times_of`].
-    pub(super) fn pull_times(&self) -> PathBuf {
+    /// The directory by which processes share what counts for quotas.
+    pub(super) fn quotas(&self) -> PathBuf {
+        self.root.join("quota")
+    }
+
+    /// When each tag and each manifest was last pushed and pulled.
+    pub(super) fn journal(&self) -> PathBuf {
+        self.root.join("journal.redb")
+    }
+
+    /// Where older versions have recorded pulls: a file for each repository.
+    pub(super) fn former_pulls(&self) -> PathBuf {
         self.root.join("pulled")
     }
 
-    pub(super) fn pull_times_of(&self, name: &RepositoryName) -> PathBuf {
-        // Without an extension: a repository name may be as long as a file name may be.
-        self.pull_times().join(file_name(name))
+    /// The record of the manifests that retention has removed from a repository.
+    pub(super) fn removed_of(&self, name: &RepositoryName) -> PathBuf {
+        self.root.join("removed").join(file_name(name))
     }
 
     /// A blob of a repository.

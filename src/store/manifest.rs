@@ -11,28 +11,28 @@ use crate::registry::digest::Digest;
 
 /// A parsed manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct ParsedManifest {
-    pub(super) media_type: String,
+pub(crate) struct ParsedManifest {
+    pub(crate) media_type: String,
     /// The config and the layers.
-    pub(super) blobs: Vec<Descriptor>,
+    pub(crate) blobs: Vec<Descriptor>,
     /// The entries of an index: manifests, or blobs, as in the cache indexes of BuildKit.
-    pub(super) manifests: Vec<Descriptor>,
+    pub(crate) manifests: Vec<Descriptor>,
     /// The manifest that this one refers to; it need not exist.
-    pub(super) subject: Option<Digest>,
-    pub(super) artifact_type: Option<String>,
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(crate) subject: Option<Digest>,
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// A blob or manifest that a manifest references.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Descriptor {
-    pub(super) media_type: String,
-    pub(super) digest: Digest,
+pub(crate) struct Descriptor {
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
     /// `None`: the descriptor gives none. A negative one is wrong.
-    pub(super) size: Option<i64>,
+    pub(crate) size: Option<i64>,
     /// Whether clients can download it from elsewhere, so that it need not be pushed: base layers
     /// of Windows, for instance.
-    pub(super) has_urls: bool,
+    pub(crate) has_urls: bool,
 }
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -130,7 +130,7 @@ impl ParsedManifest {
     }
 
     /// All blobs and manifests that it references, but not its subject.
-    pub(super) fn references(&self) -> impl Iterator<Item = &Descriptor> {
+    pub(crate) fn references(&self) -> impl Iterator<Item = &Descriptor> {
         self.blobs.iter().chain(&self.manifests)
     }
 
@@ -180,6 +180,11 @@ impl ParsedManifest {
 /// Whether a manifest of this media type has entries.
 pub(super) fn is_index(media_type: &str) -> bool {
     [OCI_INDEX, DOCKER_LIST].contains(&media_type)
+}
+
+/// Whether a manifest of this media type may have entries: one of an image has none.
+pub(super) fn may_have_entries(media_type: &str) -> bool {
+    ![OCI_MANIFEST, DOCKER_MANIFEST].contains(&essence(media_type))
 }
 
 /// Whether an entry of this media type is a manifest. One of any other type may be a blob.

@@ -13,6 +13,8 @@ pub(crate) enum Precondition {
     Absent(Tag),
     /// The tag exists.
     Present(Tag),
+    /// The tag points at the manifest that is written.
+    Same(Tag),
 }
 
 impl Precondition {
@@ -29,6 +31,10 @@ impl Precondition {
                 (tag, is_met)
             }
             Self::Present(tag) => (tag, target(tag).is_some()),
+            Self::Same(tag) => {
+                let is_met = target(tag).is_some_and(|digest| is_digest_of(digest, manifest));
+                (tag, is_met)
+            }
         };
         if is_met {
             Ok(())

@@ -6,7 +6,7 @@ mod new_manifest;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,10 +21,11 @@ use super::manifest::{self, Descriptor, ParsedManifest};
 use crate::config::vhost::MissingContent;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
-use crate::registry::reference::Reference;
+use crate::registry::reference::{Reference, Tag};
 use crate::state_file::Fingerprint;
-use blob_directories::BlobDirectories;
 use new_manifest::{CheckedManifest, check_reference};
+
+pub(super) use blob_directories::BlobDirectories;
 
 pub(crate) use new_manifest::{NewManifest, PutOutcome, WrongSize};
 
@@ -43,6 +44,14 @@ pub(super) struct FoundManifest {
     pub(super) index: Arc<RepositoryIndex>,
     pub(super) digest: Digest,
     pub(super) bytes: Vec<u8>,
+}
+
+/// The tags of a manifest that was put back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RestoredTags {
+    pub(crate) set: Vec<Tag>,
+    /// Those that lead to another manifest.
+    pub(crate) taken: Vec<Tag>,
 }
 
 /// A manifest with a subject.
@@ -87,7 +96,7 @@ impl StoredRepository {
         }
         let path = self.path().join(INDEX_FILE);
         let file = if_exists(files::open(&path))?.ok_or(StoreError::RepositoryUnknown)?;
-        index::is_empty_file(io::BufReader::new(file)).map_err(|error| self.damaged(&path, &error))
+        index::is_empty_file(io::BufReader::new(file)).map_err(|error| self.damaged(&path, error))
     }
 
     /// The current index. Errors: `RepositoryUnknown` if there is no index file;
@@ -105,9 +114,8 @@ impl StoredRepository {
         {
             return Ok(index.clone());
         }
-        let bytes = files::read_all(&file, fingerprint.size())?;
-        let mut index =
-            RepositoryIndex::parse(&bytes).map_err(|error| self.damaged(&path, &error))?;
+        let mut index = RepositoryIndex::read(io::BufReader::with_capacity(INDEX_BUFFER, &file))
+            .map_err(|error| self.damaged(&path, error))?;
         self.layout.damage.mended(&path);
         self.list_children(&mut index)?;
         let index = Arc::new(index);
@@ -117,7 +125,10 @@ impl StoredRepository {
         Ok(index)
     }
 
-    fn damaged(&self, index: &Path, error: &serde_json::Error) -> StoreError {
+    fn damaged(&self, index: &Path, error: serde_json::Error) -> StoreError {
+        if error.is_io() {
+            return io::Error::from(error).into();
+        }
         let what = format!("{error}; restore it from a backup");
         self.layout.damage.found(index, &what);
         StoreError::IndexDamaged(self.name.clone())
@@ -157,7 +168,7 @@ impl StoredRepository {
         let media_type = if manifest::is_manifest(&child.media_type) {
             child.media_type.clone()
         } else if child.media_type.is_empty() && size <= MAX_UNTYPED_MANIFEST {
-            let entry = ManifestEntry::new(String::new(), size, None);
+            let entry = ManifestEntry::new("", size, None);
             match self.document(&child.digest, &entry)? {
                 Some(document) => document.media_type,
                 None => return Ok(None),
@@ -165,7 +176,7 @@ impl StoredRepository {
         } else {
             return Ok(None);
         };
-        Ok(Some(ManifestEntry::new(media_type, size, None)))
+        Ok(Some(ManifestEntry::new(&media_type, size, None)))
     }
 
     /// Replaces the index. `_lock` must be exclusive.
@@ -175,7 +186,11 @@ impl StoredRepository {
         _lock: &RepositoryLock,
     ) -> Result<(), StoreError> {
         let path = self.path().join(INDEX_FILE);
-        files::replace(&path, index.print().as_bytes())?;
+        files::replace_with(&path, |file| {
+            let mut file = io::BufWriter::with_capacity(INDEX_BUFFER, file);
+            index.write(&mut file)?;
+            file.flush()
+        })?;
         let written = files::metadata(&path).ok();
         *lock(&self.read) =
             written.map(|data| (Fingerprint::from_metadata(&data), Arc::new(index)));
@@ -209,27 +224,76 @@ impl StoredRepository {
             digest,
         } = checked;
         let wrong_size = self.check_references(&parsed, &index, new.missing)?;
-        self.write_manifest(&digest, &new.bytes)?;
-        let mut changed = index.manifest(&digest).is_none();
-        let artifact_type = parsed.artifact_type.filter(|_| parsed.subject.is_some());
-        let size = new.bytes.len() as u64;
-        let entry = ManifestEntry::new(parsed.media_type, size, artifact_type);
-        index.insert(&digest, entry);
+        let mut changed = self.add_manifest(&digest, &parsed, &new.bytes, &mut index)?;
         let tag = match new.reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
         };
+        let mut moved = Vec::new();
         for tag in tag.into_iter().chain(new.tags) {
-            changed |= index.point(tag, &digest);
+            if index.point(tag.clone(), &digest) {
+                moved.push(tag);
+            }
         }
+        changed |= !moved.is_empty();
         if changed {
             self.write(index, lock)?;
         }
         Ok(PutOutcome {
             digest,
             subject: parsed.subject,
+            moved,
             wrong_size,
         })
+    }
+
+    /// Stores a manifest that was removed, and points those of its tags at it that lead nowhere.
+    /// `lock` must be exclusive.
+    pub(super) fn restore(
+        &self,
+        checked: CheckedManifest,
+        lock: &RepositoryLock,
+    ) -> Result<RestoredTags, StoreError> {
+        let mut index = self.index_or_empty(lock)?;
+        let CheckedManifest {
+            new,
+            parsed,
+            digest,
+        } = checked;
+        self.check_references(&parsed, &index, new.missing)?;
+        let mut changed = self.add_manifest(&digest, &parsed, &new.bytes, &mut index)?;
+        let mut restored = RestoredTags::default();
+        for tag in new.tags {
+            match index.tag(&tag) {
+                Some(now) if *now != digest => restored.taken.push(tag),
+                Some(_) => restored.set.push(tag),
+                None => {
+                    changed |= index.point(tag.clone(), &digest);
+                    restored.set.push(tag);
+                }
+            }
+        }
+        if changed {
+            self.write(index, lock)?;
+        }
+        Ok(restored)
+    }
+
+    /// Writes a manifest, and lists it in the index. Returns whether that changed the index.
+    fn add_manifest(
+        &self,
+        digest: &Digest,
+        parsed: &ParsedManifest,
+        bytes: &[u8],
+        index: &mut RepositoryIndex,
+    ) -> Result<bool, StoreError> {
+        self.write_manifest(digest, bytes)?;
+        let is_new = index.manifest(digest).is_none();
+        let artifact_type = parsed.artifact_type.as_deref();
+        let artifact_type = artifact_type.filter(|_| parsed.subject.is_some());
+        let entry = ManifestEntry::new(&parsed.media_type, bytes.len() as u64, artifact_type);
+        index.insert(digest, entry);
+        Ok(is_new)
     }
 
     /// Checks that what a manifest references exists with the given sizes. Returns the first wrong
@@ -324,6 +388,13 @@ impl StoredRepository {
         Ok(status.is_some_and(|status| !blobs::is_older(&status, than)))
     }
 
+    /// Opens a blob.
+    ///
+    /// Errors: `BlobUnknown`; `Damaged` if it does not have the size that was recorded.
+    pub(super) fn blob(&self, digest: &Digest) -> Result<blobs::OpenBlob, StoreError> {
+        blobs::open(&self.layout, &self.name, digest)
+    }
+
     /// The bytes of a manifest.
     ///
     /// Errors: `ManifestUnknown`; `Damaged` if they are not those of the digest.
@@ -379,7 +450,7 @@ impl StoredRepository {
                 if let Some(user) = self.first_manifest_where(&index, needs)? {
                     return Err(StoreError::ManifestInUse(user));
                 }
-                index.remove(digest);
+                index.remove(|removed| removed == digest);
             }
         }
         self.write(index, lock)
@@ -426,8 +497,17 @@ impl StoredRepository {
         digest: &Digest,
         entry: &ManifestEntry,
     ) -> Result<Option<ParsedManifest>, StoreError> {
+        self.document_of(digest, &entry.media_type)
+    }
+
+    /// As [`Self::document`], of a manifest that the index lists with this media type.
+    pub(super) fn document_of(
+        &self,
+        digest: &Digest,
+        media_type: &str,
+    ) -> Result<Option<ParsedManifest>, StoreError> {
         match self.bytes(digest) {
-            Ok(bytes) => Ok(ParsedManifest::read(Some(&entry.media_type), &bytes).ok()),
+            Ok(bytes) => Ok(ParsedManifest::read(Some(media_type), &bytes).ok()),
             Err(
                 StoreError::ManifestUnknown
                 | StoreError::DigestUnsupported
@@ -480,6 +560,9 @@ fn has_content(file: &File, content: &[u8]) -> bool {
 /// The largest file that is read to see whether it is a manifest where no media type says so: that
 /// of the largest manifest that common clients pull.
 const MAX_UNTYPED_MANIFEST: u64 = 4 << 20;
+
+/// For the file of an index: large ones are read and written in few calls.
+const INDEX_BUFFER: usize = 64 * 1024;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic leaves no partial value: values are inserted as a whole.

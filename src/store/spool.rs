@@ -16,7 +16,7 @@ use super::files;
 use super::hash::DigestAlgorithm;
 use super::lanes::Lanes;
 use super::layout::StoreLayout;
-use super::uploads::{UploadChunk, UploadKey, Uploads, VerifiedUpload};
+use super::uploads::{SessionUser, UploadChunk, UploadKey, Uploads, VerifiedUpload};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
@@ -66,6 +66,12 @@ impl DomainSpool {
         opened.await.cloned()
     }
 
+    /// The most uploads that one user has open.
+    pub(crate) fn most_sessions(&self) -> usize {
+        let opened = self.opened.get();
+        opened.map_or(0, |spool| spool.uploads.most_sessions())
+    }
+
     /// Removes the uploads that nobody continues. Blocks on the disk.
     pub(crate) fn expire(&self) -> Result<(), StoreError> {
         self.opened.get().map_or(Ok(()), |spool| spool.expire())
@@ -99,17 +105,17 @@ impl Spool {
         self.uploads.total_bytes()
     }
 
-    /// Opens an upload of a user; `None` stands for all clients that are not logged in.
+    /// Opens an upload of a user.
     pub(crate) async fn start(
         &self,
         name: &RepositoryName,
-        user: Option<&str>,
+        user: SessionUser,
     ) -> Result<UploadId, StoreError> {
-        let (name, user) = (name.clone(), user.map(str::to_owned));
+        let (name, slot) = (name.clone(), self.uploads.slot(user)?);
         let uploads = self.uploads.clone();
         self.lanes
             .write
-            .run(move || uploads.start(&name, user))
+            .run(move || uploads.start(&name, slot))
             .await
     }
 
@@ -242,8 +248,14 @@ mod tests {
         let spool = Spool::open(directory.path().join("spool"), 10).unwrap();
         let name = RepositoryName::parse("a/b").unwrap();
         let [one, other] = [
-            spool.start(&name, None).await.unwrap(),
-            spool.start(&name, None).await.unwrap(),
+            spool
+                .start(&name, SessionUser::of_test(None))
+                .await
+                .unwrap(),
+            spool
+                .start(&name, SessionUser::of_test(None))
+                .await
+                .unwrap(),
         ];
         let key = |id| UploadKey {
             repository: &name,

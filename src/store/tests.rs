@@ -108,7 +108,10 @@ impl Uploading {
         let open = || Store::open(directory.path().join("ci")).unwrap();
         let stores = [open(), open()];
         let name = RepositoryName::parse("base/app").unwrap();
-        let id = stores[0].start_upload(&name, None).await.unwrap();
+        let id = stores[0]
+            .start_upload(&name, SessionUser::of_test(None))
+            .await
+            .unwrap();
         // A period that no chunk has, so that bytes in the wrong place are wrong.
         let content = (0_u32..4_000_000)
             .map(|n| (n % 251).to_le_bytes()[0] ^ (n / 65_521).to_le_bytes()[0])
@@ -254,7 +257,10 @@ async fn a_long_name_has_all_that_a_short_one_has() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().join("ci")).unwrap();
     let name = RepositoryName::parse(&"a".repeat(RepositoryName::MAX_BYTES)).unwrap();
-    let id = store.start_upload(&name, None).await.unwrap();
+    let id = store
+        .start_upload(&name, SessionUser::of_test(None))
+        .await
+        .unwrap();
     let digest = DigestAlgorithm::Sha256.digest(b"some");
     let some = body(b"some", 1, false);
     store
@@ -271,9 +277,11 @@ async fn a_long_name_has_all_that_a_short_one_has() {
         .put_manifest(&name, new_manifest(&tag, Some("a/b"), manifest))
         .await
         .unwrap();
-    store.manifest(&name, &tag, true).await.unwrap();
+    let pulled = store.manifest(&name, &tag, true).await.unwrap();
+    store.journal().pulled(&name, None, Some(&pulled.digest));
     store.maintain().unwrap();
-    assert_eq!(pull_times::read(&store.layout, &name).unwrap().len(), 1);
+    let history = store.journal().history(&name).unwrap();
+    assert!(history.manifests[&pulled.digest].pulled.is_some());
 }
 
 fn new_manifest(reference: &Reference, content_type: Option<&str>, bytes: Bytes) -> NewManifest {
@@ -291,7 +299,10 @@ fn new_manifest(reference: &Reference, content_type: Option<&str>, bytes: Bytes)
 async fn push_blob(store: &Arc<Store>, name: &RepositoryName, content: &[u8]) -> Digest {
     let digest = DigestAlgorithm::Sha256.digest(content);
     if store.blob(name, &digest, true).await.is_err() {
-        let id = store.start_upload(name, None).await.unwrap();
+        let id = store
+            .start_upload(name, SessionUser::of_test(None))
+            .await
+            .unwrap();
         let content = body(content, 2, false);
         store
             .commit(
@@ -352,6 +363,8 @@ async fn push_delete_and_age(
 async fn no_push_fails_while_this_process_collects_garbage() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().join("ci")).unwrap();
+    // As older versions have left it: all pulls are known.
+    std::fs::create_dir(store.layout.former_pulls()).unwrap();
     let ended = Arc::<std::sync::atomic::AtomicUsize>::default();
     let pushes: Vec<_> = (0..4)
         .map(|n| tokio::spawn(push_delete_and_age(store.clone(), n, ended.clone())))
@@ -567,7 +580,10 @@ async fn an_upload_is_hashed_as_it_comes_by_the_algorithm_of_its_digest() {
     let name = RepositoryName::parse("a").unwrap();
     let content = Bytes::from(vec![7; 300_000]);
     for algorithm in DigestAlgorithm::ALL {
-        let id = store.start_upload(&name, None).await.unwrap();
+        let id = store
+            .start_upload(&name, SessionUser::of_test(None))
+            .await
+            .unwrap();
         let body = Tampering {
             length: content.len() as u64,
             content: Some(content.clone()),
@@ -682,7 +698,10 @@ async fn a_write_takes_few_disk_jobs() {
         jobs.into_iter().sum::<usize>()
     };
     let digest = DigestAlgorithm::Sha256.digest(b"some");
-    let id = store.start_upload(&name, None).await.unwrap();
+    let id = store
+        .start_upload(&name, SessionUser::of_test(None))
+        .await
+        .unwrap();
     assert_eq!(jobs(), 1);
     let content = chunk(ContentRange::default(), body(b"some", 1, false));
     let upload = upload_key(&name, &id);
@@ -733,11 +752,11 @@ fn the_files_of_the_store_itself_follow_no_link() {
     std::fs::write(&outside, "{}").unwrap();
     let name = RepositoryName::parse("a").unwrap();
     let path = |file: &str| directory.path().join("ci").join(file);
+    // As an older version has left it.
+    std::fs::create_dir(path("pulled")).unwrap();
     for file in [RESERVE_FILE, LAST_COLLECTION_FILE, "pulled/a"] {
         std::os::unix::fs::symlink(&outside, path(file)).unwrap();
     }
-    let digest = DigestAlgorithm::Sha256.digest(b"some");
-    store.pull_times.record(&name, &digest);
     let maintained = store.maintain();
     assert!(
         matches!(maintained, Err(StoreError::Linked(_))),
@@ -750,9 +769,24 @@ fn the_files_of_the_store_itself_follow_no_link() {
     // Such files of its own are made anew.
     std::fs::remove_file(path("pulled/a")).unwrap();
     store.maintain().unwrap();
-    for file in [RESERVE_FILE, LAST_COLLECTION_FILE, "pulled/a"] {
+    for file in [RESERVE_FILE, LAST_COLLECTION_FILE] {
         assert!(!path(file).is_symlink(), "{file}");
     }
     assert!(path(RESERVE_FILE).exists());
+    let digest = DigestAlgorithm::Sha256.digest(b"some");
+    for file in ["journal.redb", "journal.lock"] {
+        std::fs::remove_file(path(file)).unwrap();
+        std::os::unix::fs::symlink(&outside, path(file)).unwrap();
+        store.journal().pulled(&name, None, Some(&digest));
+        let maintained = store.maintain();
+        assert!(
+            matches!(maintained, Err(StoreError::Io(_))),
+            "{file}: {maintained:?}"
+        );
+        std::fs::remove_file(path(file)).unwrap();
+    }
     assert_eq!(std::fs::read(&outside).unwrap(), b"{}");
+    store.maintain().unwrap();
+    let history = store.journal().history(&name).unwrap();
+    assert!(history.manifests[&digest].pulled.is_some());
 }

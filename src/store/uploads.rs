@@ -27,13 +27,17 @@ use super::hash::DigestAlgorithm;
 use super::lanes::Lanes;
 use super::layout::{StoreLayout, if_exists};
 use super::promised_size;
+use super::quota::AreaQuotas;
+use super::quota::reservation::UploadReservation;
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::upload_id::UploadId;
 use crate::state_file::{FileLock, LockMode};
 use body_writer::{BodyWriter, ReceivingCount};
 use file::UploadFile;
-use quota::{SessionQuota, SessionSlot};
+use quota::SessionQuota;
+pub(super) use quota::SessionSlot;
+pub(crate) use quota::{SessionUser, upload_sessions};
 
 /// How long a session waits for its next request.
 pub(super) const SESSION_LIFETIME: Duration = Duration::from_hours(24);
@@ -77,6 +81,8 @@ pub(super) struct Uploads {
     receiving: AtomicUsize,
     /// Permits for hashing whole files.
     rehashes: Semaphore,
+    /// The quotas of the repositories. `None`: there are no repositories.
+    areas: Option<Arc<AreaQuotas>>,
 }
 
 struct UploadSession {
@@ -96,12 +102,22 @@ type FileGuard = OwnedMutexGuard<UploadFile>;
 pub(super) struct ReceivedUpload {
     file: FileGuard,
     session: Arc<UploadSession>,
+    reservation: Option<UploadReservation>,
     _in_use: FileLock,
 }
 
 impl ReceivedUpload {
     pub(super) fn length(&self) -> u64 {
         self.file.length
+    }
+
+    /// Ends the request, and returns the number of bytes received.
+    pub(super) async fn end(self) -> u64 {
+        let length = self.length();
+        if let Some(reservation) = self.reservation {
+            reservation.end().await;
+        }
+        length
     }
 }
 
@@ -113,18 +129,31 @@ impl Uploads {
             quota: SessionQuota::default(),
             receiving: AtomicUsize::new(0),
             rehashes: Semaphore::new(MAX_REHASHES),
+            areas: None,
         }
     }
 
-    /// Opens a session for a user.
+    /// The sessions of repositories with quotas.
+    pub(super) fn with_quotas(layout: StoreLayout, areas: Arc<AreaQuotas>) -> Self {
+        Self {
+            areas: Some(areas),
+            ..Self::new(layout)
+        }
+    }
+
+    /// Counts a session of a user, which is to be opened.
     ///
     /// Errors: `TooManyUploads`.
+    pub(super) fn slot(&self, user: SessionUser) -> Result<SessionSlot, StoreError> {
+        self.quota.take(user).ok_or(StoreError::TooManyUploads)
+    }
+
+    /// Opens a session.
     pub(super) fn start(
         &self,
         name: &RepositoryName,
-        user: Option<String>,
+        slot: SessionSlot,
     ) -> Result<UploadId, StoreError> {
-        let slot = self.quota.take(user).ok_or(StoreError::TooManyUploads)?;
         let id = new_id()?;
         let directory = self.layout.uploads_of(name);
         let path = directory.join(id.as_str());
@@ -139,6 +168,20 @@ impl Uploads {
         self.sessions
             .insert(id.clone(), UploadSession::new(path, 0, Some(slot)));
         Ok(id)
+    }
+
+    #[cfg(test)]
+    pub(super) fn start_of(
+        &self,
+        name: &RepositoryName,
+        user: Option<&str>,
+    ) -> Result<UploadId, StoreError> {
+        self.start(name, self.slot(SessionUser::of_test(user))?)
+    }
+
+    /// The most sessions that one user has open.
+    pub(super) fn most_sessions(&self) -> usize {
+        self.quota.most()
     }
 
     /// The number of bytes received of an upload.
@@ -224,6 +267,19 @@ impl UploadSession {
         std::mem::replace(&mut *writer, token.clone()).cancel();
         token
     }
+
+    /// The file, for a chunk that begins where it ends.
+    ///
+    /// Errors: `OutOfOrder`; `Locked` after [`SESSION_LOCK_TIMEOUT`].
+    async fn lock_at(&self, begin: Option<u64>) -> Result<FileGuard, StoreError> {
+        let file = tokio::time::timeout(SESSION_LOCK_TIMEOUT, self.content.clone().lock_owned());
+        let file = file.await.map_err(|_| StoreError::Locked)?;
+        if let Some(begin) = begin.filter(|begin| *begin != file.length) {
+            tracing::debug!(begin, at = file.length, "chunk out of order");
+            return Err(StoreError::OutOfOrder { at: file.length });
+        }
+        Ok(file)
+    }
 }
 
 /// An upload whose content matches its digest and is synced.
@@ -232,6 +288,15 @@ pub(super) struct VerifiedUpload(ReceivedUpload);
 impl VerifiedUpload {
     pub(super) fn path(&self) -> &Path {
         &self.0.session.path
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.0.length()
+    }
+
+    /// The space that was reserved for it.
+    pub(super) fn take_reservation(&mut self) -> Option<UploadReservation> {
+        self.0.reservation.take()
     }
 }
 
@@ -312,7 +377,7 @@ impl Uploads {
     /// bytes stay, however the body ended.
     ///
     /// Errors: `UploadUnknown`, `BadRange`, `OutOfOrder`, `Superseded`; `Locked` after
-    /// [`SESSION_LOCK_TIMEOUT`]; those of the body and of the disk.
+    /// [`SESSION_LOCK_TIMEOUT`]; `OverQuota`; those of the body and of the disk.
     pub(super) async fn receive<B>(
         self: &Arc<Self>,
         lanes: &Lanes,
@@ -328,29 +393,16 @@ impl Uploads {
         if announced.is_some_and(|length| exact.is_some_and(|exact| exact != length)) {
             return Err(StoreError::BadRange);
         }
-        let uploads = self.clone();
-        let (name, id) = (upload.repository.clone(), upload.id.clone());
-        let find = move || {
-            let found = uploads.find(&name, &id);
-            // Other processes see that it is in use.
-            let (session, file) = found.map_err(|error| uploads.layout.explain(error))?;
-            let lock = FileLock::acquire_open(file, LockMode::Shared, Duration::ZERO);
-            let lock = lock.map_err(|_| StoreError::UploadUnknown)?;
-            Ok((session, lock))
-        };
-        let (session, lock) = lanes.read.run(find).await?;
+        let (session, lock) = self.find_to_use(lanes, upload).await?;
         let token = session.take_over();
         // The cancelled request may still write a batch, or commit.
-        let file = tokio::time::timeout(SESSION_LOCK_TIMEOUT, session.content.clone().lock_owned());
-        let mut file = file.await.map_err(|_| StoreError::Locked)?;
-        let begin = chunk.range.begin;
-        if let Some(begin) = begin.filter(|begin| *begin != file.length) {
-            tracing::debug!(begin, at = file.length, "chunk out of order");
-            return Err(StoreError::OutOfOrder { at: file.length });
-        }
+        let mut file = session.lock_at(chunk.range.begin).await?;
         if let Some(algorithm) = algorithm {
             file.hash_by(algorithm);
         }
+        let reservation = self
+            .reserve(upload, file.length, exact.or(announced))
+            .await?;
         let mut writer = BodyWriter {
             lanes,
             session: &session,
@@ -359,20 +411,64 @@ impl Uploads {
             _receiving: ReceivingCount::new(&self.receiving),
             file: Some(file),
             writing: None,
+            reservation,
         };
         let read = token
             .run_until_cancelled(writer.read(&mut chunk.body, chunk.timeouts))
             .await;
         // The received bytes are written before the length is reported, however the body ended.
         let file = writer.finish().await;
+        let reservation = writer.reservation.take();
         drop(writer);
-        read.unwrap_or(Err(StoreError::Superseded))?;
-        let file = file?.ok_or(StoreError::Superseded)?;
-        Ok(ReceivedUpload {
-            file,
-            session,
-            _in_use: lock,
-        })
+        let read = read.unwrap_or(Err(StoreError::Superseded));
+        match read.and(file) {
+            Ok(Some(file)) => Ok(ReceivedUpload {
+                file,
+                session,
+                reservation,
+                _in_use: lock,
+            }),
+            failed => {
+                if let Some(reservation) = reservation {
+                    reservation.end().await;
+                }
+                failed.and(Err(StoreError::Superseded))
+            }
+        }
+    }
+
+    /// The session, whose file is locked: other processes see that it is in use.
+    async fn find_to_use(
+        self: &Arc<Self>,
+        lanes: &Lanes,
+        upload: UploadKey<'_>,
+    ) -> Result<(Arc<UploadSession>, FileLock), StoreError> {
+        let uploads = self.clone();
+        let (name, id) = (upload.repository.clone(), upload.id.clone());
+        let find = move || {
+            let found = uploads.find(&name, &id);
+            let (session, file) = found.map_err(|error| uploads.layout.explain(error))?;
+            let lock = FileLock::acquire_open(file, LockMode::Shared, Duration::ZERO);
+            let lock = lock.map_err(|_| StoreError::UploadUnknown)?;
+            Ok((session, lock))
+        };
+        lanes.read.run(find).await
+    }
+
+    /// Reserves space for a body, before it is read.
+    async fn reserve(
+        &self,
+        upload: UploadKey<'_>,
+        length: u64,
+        announced: Option<u64>,
+    ) -> Result<Option<UploadReservation>, StoreError> {
+        let Some(areas) = &self.areas else {
+            return Ok(None);
+        };
+        match UploadReservation::new(areas, upload.repository, upload.id, length) {
+            Some(reservation) => reservation.for_body(announced).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 

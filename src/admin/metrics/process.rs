@@ -1,5 +1,6 @@
 //! Metrics of the process: version, configuration, and resource usage.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{MetricDescriptor, MetricsEncoder, count, unix};
@@ -7,6 +8,7 @@ use crate::app::{App, resources};
 use crate::observe::log_queue::LogKind;
 use crate::observe::resource_use::ResourceUse;
 use crate::observe::usage::Usage;
+use crate::registry::host::HostName;
 
 pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let version = [([("version", env!("CARGO_PKG_VERSION"))], 1i64)];
@@ -21,18 +23,53 @@ pub(super) fn write(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
         "Lines that were dropped or could not be written",
     );
     out.counters(&metric, lost)?;
-    let reload = app.last_reload();
+    configuration(out, app)?;
+    process(out, app)
+}
+
+/// What is in force of the configuration.
+fn configuration(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
+    let status = app.configuration();
     let metric = MetricDescriptor::new(
         "moorgate_configuration_ok",
         "1 if the newest configuration is in force",
     );
-    out.gauge(&metric, i64::from(reload.refused.is_none()))?;
+    out.gauge(&metric, i64::from(status.problems.is_empty()))?;
     let metric = MetricDescriptor::new(
         "moorgate_configuration_loaded_timestamp",
         "When the configuration in force was read, in Unix time",
     );
-    out.gauge(&metric.seconds(), unix(reload.loaded))?;
-    process(out, app)
+    out.gauge(&metric.seconds(), unix(status.loaded))?;
+    let of_files = status.problems.iter().map(|(file, problem)| {
+        let domain = problem.domain.as_ref().map(HostName::as_str);
+        let domain = domain.unwrap_or_default().to_owned();
+        (domain, file.display().to_string())
+    });
+    let of_domains = app.file_problems().into_iter();
+    let of_domains = of_domains.map(|(domain, _)| (domain, String::new()));
+    let problems = of_files
+        .chain(of_domains)
+        .collect::<BTreeSet<_>>()
+        .into_iter();
+    let problems = problems.map(|(domain, file)| ([("domain", domain), ("file", file)], 1i64));
+    let metric = MetricDescriptor::new(
+        "moorgate_configuration_problem",
+        "1 for each file that cannot be used as it is",
+    );
+    out.gauges(&metric, problems)?;
+    let bound = app.listeners().into_iter();
+    let bound = bound.map(|listener| (listener.kind, listener.configured, 1i64));
+    let unbound = app.unbound_listeners().into_iter();
+    let unbound = unbound.map(|listener| (listener.kind, listener.configured, 0));
+    let listeners = bound.chain(unbound).map(|(kind, address, up)| {
+        let labels = [
+            ("kind", kind.as_str().to_owned()),
+            ("address", address.to_string()),
+        ];
+        (labels, up)
+    });
+    let metric = MetricDescriptor::new("moorgate_listener_up", "1 if the listener accepts");
+    out.gauges(&metric, listeners)
 }
 
 /// The metrics that each process has, under their usual names.
@@ -96,5 +133,14 @@ fn connections(out: &mut MetricsEncoder<'_>, app: &App) -> fmt::Result {
     let metric = MetricDescriptor::new("moorgate_resource_used", "Use of a limited resource");
     out.gauges(&metric, series(|used| used.used))?;
     let metric = MetricDescriptor::new("moorgate_resource_limit", "Limit of a resource");
-    out.gauges(&metric, series(|used| used.limit))
+    out.gauges(&metric, series(|used| used.limit))?;
+    let refused = resources.iter().filter_map(|used| {
+        let refused = used.refused?;
+        Some(([("resource", used.resource)], refused))
+    });
+    let metric = MetricDescriptor::new(
+        "moorgate_resource_refused",
+        "Connections, requests and uploads refused because of the limit of a resource",
+    );
+    out.counters(&metric, refused)
 }

@@ -9,7 +9,9 @@ use super::parser::Statement;
 use super::position::SourcePosition;
 use super::report::{DirectiveOutcome, ImportReport};
 use super::scope::RegistryScope;
-use super::site::{ImportedProcess, ImportedRule, ImportedSite, RuleLimits, SiteCertificate};
+use super::site::{
+    ImportedProcess, ImportedRule, ImportedSite, ImportedUpstream, RuleLimits, SiteCertificate,
+};
 use super::variables::Variables;
 
 /// A site on its way from one configuration to the other.
@@ -153,16 +155,26 @@ impl SiteContext<'_> {
     }
 
     /// The servers of a group after the first.
-    pub(super) fn other_servers(&mut self, statement: &Statement, others: &[&str]) -> Vec<String> {
-        let others = others
-            .iter()
-            .filter_map(|to| super::values::upstream_url(to).ok());
-        let others: Vec<String> = others.collect();
+    /// The further servers of a group: replicas of its registry where they can be.
+    pub(super) fn other_servers(
+        &mut self,
+        statement: &Statement,
+        others: Vec<String>,
+        upstream: &mut ImportedUpstream,
+        is_registry: bool,
+    ) {
+        if is_registry && are_replicas(&upstream.url, &others) {
+            if !others.is_empty() {
+                self.translated(statement, "`urls` of [upstream]: replicas of one registry");
+            }
+            upstream.replicas = others;
+            return;
+        }
         if !others.is_empty() {
             let text = "a domain has one `url`: the first one is used, the others are in a comment";
             self.decision(statement, text);
         }
-        others
+        upstream.others = others;
     }
 
     /// A provider of DNS, which only a program can speak to.
@@ -211,6 +223,19 @@ impl SiteContext<'_> {
             self.report.differs(format!("{}: {text}", statement.at));
         }
     }
+}
+
+/// Whether the addresses differ in nothing but host and port.
+fn are_replicas(url: &str, others: &[String]) -> bool {
+    let general = |url: &str| {
+        let (scheme, rest) = url.split_once("://")?;
+        let path = rest.split_once('/').map_or("", |(_, path)| path);
+        Some((scheme.to_owned(), path.to_owned()))
+    };
+    let are_different = others.iter().enumerate().all(|(index, other)| {
+        other != url && others.iter().take(index).all(|before| before != other)
+    });
+    are_different && others.iter().all(|other| general(other) == general(url))
 }
 
 /// Many images have larger layers.

@@ -111,7 +111,13 @@ fn certificate(certificate: &SiteCertificate) -> String {
 }
 
 fn upstream(text: &mut String, registry: &ImportedUpstream, name: &str) {
-    let _ = writeln!(text, "url = {}", quoted(&registry.url));
+    if registry.replicas.is_empty() {
+        let _ = writeln!(text, "url = {}", quoted(&registry.url));
+    } else {
+        let urls = std::iter::once(&registry.url).chain(&registry.replicas);
+        let urls: Vec<_> = urls.map(|url| quoted(url)).collect();
+        let _ = writeln!(text, "urls = [{}]", urls.join(", "));
+    }
     others(text, registry);
     if let Some(roots) = &registry.roots {
         let _ = writeln!(text, "roots = {}", quoted(roots));

@@ -49,6 +49,8 @@ pub(super) enum SiteCertificate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ImportedUpstream {
     pub(super) url: String,
+    /// Further replicas of the same registry.
+    pub(super) replicas: Vec<String>,
     /// Further servers of the same group, which a domain file has no place for.
     pub(super) others: Vec<String>,
     /// A PEM file of the only CAs to trust.

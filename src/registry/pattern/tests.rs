@@ -311,3 +311,38 @@ proptest! {
         Pattern::new(&pattern).literals();
     }
 }
+
+proptest! {
+    #[test]
+    fn a_name_tells_the_user_that_it_matches(
+        before in "[a-z]{0,3}",
+        after in "(-[a-z]{1,2})?",
+        user in "[a-z0-9]{1,4}",
+        parents in prop::collection::vec("[a-z]{1,3}", 0..3),
+        rest in "[a-z]{1,3}(/[a-z]{1,3}){0,2}",
+        other in "[a-z/]{1,8}",
+    ) {
+        let parents: String = parents.iter().map(|level| format!("{level}/")).collect();
+        let pattern = RepositoryPattern::parse(&format!("{parents}{before}${{user}}{after}/**")).unwrap();
+        let name = format!("{parents}{before}{user}{after}/{rest}");
+        prop_assert_eq!(pattern.user_in(&name), Some(&*user));
+        if let Some(found) = pattern.user_in(&other) {
+            prop_assert!(pattern.matches(&other, Some(found)));
+        }
+    }
+}
+
+#[test]
+fn a_pattern_with_a_star_beside_the_user_tells_none() {
+    let user_in = |pattern: &str, name| {
+        let pattern = RepositoryPattern::parse(pattern).unwrap();
+        pattern.user_in(name).map(str::to_owned)
+    };
+    assert_eq!(user_in("*-${user}/**", "a-b-c/app"), None);
+    assert_eq!(user_in("**", "alice/app"), None);
+    assert_eq!(
+        user_in("${user}/${user}-*", "alice/alice-app"),
+        Some("alice".to_owned())
+    );
+    assert_eq!(user_in("${user}/${user}-*", "alice/bob-app"), None);
+}

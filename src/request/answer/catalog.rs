@@ -5,19 +5,18 @@
 
 pub(super) mod sorted;
 
-use http::{Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use self::sorted::SortedPage;
-use super::request_meta::{self, RequestMeta};
+use super::own_calls::next_query;
+use super::request_meta::RequestMeta;
 use super::rewrite;
 use super::{forward, page_size, paging, redirects};
 use crate::registry::action::Action;
 use crate::registry::call::{Call, Pagination, QueryText, encode_value, pairs};
-use crate::registry::link::{Link, links};
-use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
@@ -280,7 +279,8 @@ async fn page(
     if response.status() != StatusCode::OK {
         return Ok(UpstreamPage::Other(Box::new(response)));
     }
-    let next = next_query(to, &response);
+    let UpstreamRoute { route, backend } = to;
+    let next = next_query(route.site(), backend, "/v2/_catalog", response.headers());
     Ok(UpstreamPage::List {
         names: names(response).await?,
         next,
@@ -297,31 +297,4 @@ async fn names(answer: Response<UpstreamBody>) -> Result<Vec<String>, Rejection>
     let document: CatalogDocument =
         serde_json::from_slice(&bytes).map_err(|_| Rejection::upstream_inconclusive())?;
     Ok(document.repositories.unwrap_or_default())
-}
-
-/// The query of the next page, as the registry wrote it: `last` may be an opaque token.
-fn next_query(to: UpstreamRoute<'_>, answer: &Response<UpstreamBody>) -> Option<String> {
-    let UpstreamRoute { route, backend } = to;
-    let upstream = request_meta::origin(backend.upstream.target());
-    let is_public = |name: &_| route.site().host.is_named(name);
-    let request_path = format!("{}/v2/_catalog", upstream.base_path);
-    let rewriter = Rewriter {
-        upstream,
-        is_public: &is_public,
-        public_host: "",
-        request_path: &request_path,
-    };
-    let values = answer.headers().get_all(header::LINK).iter();
-    let links: Vec<Link<'_>> = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(links)
-        .flatten()
-        .collect();
-    // As other clients of registries, accept a link without a relation type.
-    let next = links.iter().find(|link| link.has_relation("next"));
-    let next = next.or_else(|| links.iter().find(|link| link.relations().is_none()))?;
-    let Rewritten::Path(path) = rewriter.location(next.target, ResponseKind::Other) else {
-        return None;
-    };
-    path.strip_prefix("/v2/_catalog?").map(str::to_owned)
 }

@@ -106,7 +106,9 @@ async fn create(
     repository: &RepositoryName,
     begun: Instant,
 ) -> Result<(), Rejection> {
-    let ProductApi { dialect, client } = ProductApi::of(to);
+    let ProductApi {
+        dialect, client, ..
+    } = ProductApi::of(to.backend);
     let container = dialect.container_of(repository);
     let Some(client) = client else {
         return Err(product::no_creation(&container));

@@ -3,11 +3,14 @@
 
 use http::{Method, Response, StatusCode};
 
+use super::detached::run_detached;
 use super::own_calls::OwnCalls;
+use super::own_deletion::OwnDeletion;
 use super::product_api::ProductApi;
+use super::product_deletion::{self, NativeUntag, RegistryAnswer};
 use super::request_meta::RequestMeta;
-use super::swap::{ManifestDeletion, Swap};
-use super::{forward, product_refusals, rewrite, tag_write, upstream_login};
+use super::swap::Swap;
+use super::{forward, product_refusals, rewrite, upstream_login};
 use crate::config::upstream::Untag;
 use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
@@ -15,12 +18,11 @@ use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
-use crate::request::rejection::{Rejection, product};
+use crate::request::rejection::{Rejection, UpstreamRefusal};
 use crate::request::respond;
 use crate::request::route::{Destination, Route, UpstreamRoute};
 use crate::upstream::client_body::ClientBody;
-use crate::upstream::product::api::ApiError;
-use crate::upstream::product::{Deletion, TaggedImage, Untagged};
+use crate::upstream::product::{Deletion, TaggedImage};
 
 /// Whether a call deletes a manifest or a tag.
 pub(super) fn is_deletion(call: Option<&Call>) -> bool {
@@ -51,8 +53,15 @@ pub(super) async fn to_upstream(
     match reference {
         Reference::Tag(tag) => {
             let tag = tag.clone();
-            let deletion = TagDeletion { repository, tag };
-            deletion.run(cx, route, body).await
+            let settings = route.site().host.registry.upstream();
+            let deletion = TagDeletion {
+                repository,
+                tag,
+                api: ProductApi::of(to.backend),
+                setting: settings.and_then(|settings| settings.untag),
+            };
+            // Boxed to keep this large future out of its caller's.
+            Box::pin(deletion.run(cx, route, body)).await
         }
         Reference::Digest(digest) => delete_manifest(cx, to, body, &repository, digest).await,
     }
@@ -63,13 +72,8 @@ struct TagDeletion {
     /// The name at the registry.
     repository: RepositoryName,
     tag: Tag,
-}
-
-/// What the registry API or the product's own came to.
-enum Native {
-    Answered(Response<ResponseBody>),
-    /// Neither can do it.
-    Impossible,
+    api: ProductApi,
+    setting: Option<Untag>,
 }
 
 impl TagDeletion {
@@ -79,28 +83,16 @@ impl TagDeletion {
         route: Route,
         body: ClientBody,
     ) -> Result<Response<ResponseBody>, Rejection> {
-        let settings = route.site().host.registry.upstream();
-        let untag = settings.and_then(|settings| settings.untag);
         let Destination::Upstream(to) = route.destination() else {
             return Err(Rejection::bad_target());
         };
         let headers = OwnCalls::headers(cx, to)?;
-        if untag == Some(Untag::Off) {
-            return Err(product::tag_deletion_off());
+        let calls = OwnCalls::of_client(to, headers);
+        match self.native(cx, to, body).await? {
+            NativeUntag::Done => return Ok(deleted()),
+            NativeUntag::Answered(response) => return Ok(response),
+            NativeUntag::Impossible => {}
         }
-        if untag != Some(Untag::Swap)
-            && let Native::Answered(response) = self.native(cx, to, body).await?
-        {
-            return Ok(response);
-        }
-        if untag == Some(Untag::Native) {
-            return Err(product::no_tag_deletion());
-        }
-        let api = ProductApi::of(to);
-        let deletion = match api.dialect.capabilities().digest_deletion {
-            Deletion::Registry => ManifestDeletion::Registry,
-            Deletion::Api => ManifestDeletion::Api(api),
-        };
         let registry = cx.site.host.registry.to_string();
         let locks = &cx.gateway.tag_locks;
         let tags = [&self.tag].into_iter();
@@ -108,12 +100,14 @@ impl TagDeletion {
         let guards = guards.map_err(|_| Rejection::tag_locked())?;
         cx.record.forwarded(None);
         let swap = Swap {
-            calls: OwnCalls::new(route, headers),
-            deletion,
-            repository: self.repository,
+            deletion: OwnDeletion {
+                calls,
+                api: self.api,
+                repository: self.repository,
+            },
             tag: self.tag,
         };
-        let swapped = tag_write::run_detached(guards, swap.run()).await;
+        let swapped = Box::pin(run_detached(guards, swap.run())).await;
         cx.record.answered();
         swapped.map(|()| deleted())
     }
@@ -123,23 +117,25 @@ impl TagDeletion {
         cx: &mut RequestContext<'_>,
         to: UpstreamRoute<'_>,
         body: ClientBody,
-    ) -> Result<Native, Rejection> {
-        let api = ProductApi::of(to);
-        match api.dialect.capabilities().tag_deletion {
-            Deletion::Registry => self.by_registry(cx, to, body).await,
-            Deletion::Api => {
-                cx.record.forwarded(None);
-                let (repository, tag) = (&self.repository, &self.tag);
-                let untagged = api.untag(TaggedImage { repository, tag }).await;
-                cx.record.answered();
-                match untagged {
-                    Ok(Untagged::Done) => Ok(Native::Answered(deleted())),
-                    Ok(Untagged::HasOtherTags) => Ok(Native::Impossible),
-                    Err(ApiError::Unsupported) => self.by_registry(cx, to, body).await,
-                    Err(error) => Err(product::api_failed(error)),
-                }
-            }
+    ) -> Result<NativeUntag<Response<ResponseBody>>, Rejection> {
+        let Self {
+            repository,
+            tag,
+            api,
+            setting,
+        } = self;
+        let by_api = api.dialect.capabilities().tag_deletion == Deletion::Api
+            && matches!(setting, Some(Untag::Native) | None);
+        if by_api {
+            cx.record.forwarded(None);
         }
+        let image = TaggedImage { repository, tag };
+        let by_registry = self.by_registry(cx, to, body);
+        let native = product_deletion::untag(api, *setting, image, by_registry).await;
+        if by_api && !matches!(native, Ok(NativeUntag::Answered(_))) {
+            cx.record.answered();
+        }
+        native
     }
 
     async fn by_registry(
@@ -147,22 +143,23 @@ impl TagDeletion {
         cx: &mut RequestContext<'_>,
         to: UpstreamRoute<'_>,
         body: ClientBody,
-    ) -> Result<Native, Rejection> {
+    ) -> Result<NativeUntag<Response<ResponseBody>>, Rejection> {
         let meta = RequestMeta::from_parts(to, &cx.parts);
         let response = forward::forward(cx, to, body).await?;
         let response = rewrite::rewrite(cx, to, &meta, response).await?;
         match response.status() {
-            StatusCode::METHOD_NOT_ALLOWED => Ok(Native::Impossible),
+            StatusCode::METHOD_NOT_ALLOWED => Ok(NativeUntag::Impossible),
             StatusCode::BAD_REQUEST => {
                 let (refusal, response) = product_refusals::read(response).await;
-                if refusal.is_unsupported() {
-                    return Ok(Native::Impossible);
+                if refusal.deletes_no_tags() {
+                    return Ok(NativeUntag::Impossible);
                 }
-                product_refusals::translated_by(to, &refusal, response).map(Native::Answered)
+                let response = product_refusals::translated_by(to, &refusal, response);
+                response.map(NativeUntag::Answered)
             }
             _ => {
                 let response = product_refusals::translated(to, &Method::DELETE, response).await?;
-                Ok(Native::Answered(response))
+                Ok(NativeUntag::Answered(response))
             }
         }
     }
@@ -176,18 +173,34 @@ async fn delete_manifest(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Response<ResponseBody>, Rejection> {
-    let api = ProductApi::of(to);
-    let by_api = || api.delete_manifest(repository, digest);
-    if api.dialect.capabilities().digest_deletion == Deletion::Api {
+    let api = ProductApi::of(to.backend);
+    let by_api = api.dialect.capabilities().digest_deletion == Deletion::Api;
+    if by_api {
         cx.record.forwarded(None);
-        let done = by_api().await;
-        cx.record.answered();
-        match done {
-            Ok(()) => return Ok(deleted()),
-            Err(ApiError::Unsupported) => {}
-            Err(error) => return Err(product::api_failed(error)),
-        }
     }
+    let by_registry = manifest_by_registry(cx, to, body);
+    let done = product_deletion::delete_manifest(&api, repository, digest, by_registry).await;
+    if by_api && !matches!(done, Ok(Some(_))) {
+        cx.record.answered();
+    }
+    match done {
+        Ok(Some((None, response))) => Ok(response),
+        Ok(Some((Some(refusal), response))) => {
+            product_refusals::translated_by(to, &refusal, response)
+        }
+        Ok(None) => Ok(deleted()),
+        Err(rejection) => Err(rejection),
+    }
+}
+
+/// A response, and what it says if it refuses something and has not been translated.
+type ReadResponse = (Option<UpstreamRefusal>, Response<ResponseBody>);
+
+async fn manifest_by_registry(
+    cx: &mut RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    body: ClientBody,
+) -> Result<RegistryAnswer<ReadResponse>, Rejection> {
     let meta = RequestMeta::from_parts(to, &cx.parts);
     let response = forward::forward(cx, to, body).await?;
     let response = rewrite::rewrite(cx, to, &meta, response).await?;
@@ -196,17 +209,16 @@ async fn delete_manifest(
         status,
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND
     ) {
-        return product_refusals::translated(to, &Method::DELETE, response).await;
+        let response = product_refusals::translated(to, &Method::DELETE, response).await?;
+        return Ok(RegistryAnswer::Known((None, response)));
     }
     let (refusal, response) = product_refusals::read(response).await;
-    if status == StatusCode::METHOD_NOT_ALLOWED || !refusal.is_of_registry() {
-        match by_api().await {
-            Ok(()) => return Ok(deleted()),
-            Err(ApiError::Unsupported) => {}
-            Err(error) => return Err(product::api_failed(error)),
-        }
-    }
-    product_refusals::translated_by(to, &refusal, response)
+    let is_unknown = status == StatusCode::METHOD_NOT_ALLOWED || !refusal.is_of_registry();
+    let read = (Some(refusal), response);
+    Ok(match is_unknown {
+        true => RegistryAnswer::NoSuchCall(read),
+        false => RegistryAnswer::Known(read),
+    })
 }
 
 fn deleted() -> Response<ResponseBody> {

@@ -204,6 +204,9 @@ fn upstream_request(
     backend.via.append(&mut headers, conn.protocol);
     headers.insert(header::HOST, host);
     *request.headers_mut() = headers;
+    if let Some(replica) = route.replica() {
+        request.extensions_mut().insert(replica);
+    }
     Ok(request)
 }
 
@@ -277,12 +280,21 @@ pub(crate) fn rewrite_target(route: &Route, uri: &mut Uri) -> Result<(), Rejecti
                 None => with_query(&call_path(call), uri.query()),
             }
         }
-        (Obligations::Plain | Obligations::TagWrites(_), Some(mapped)) => {
+        (
+            Obligations::Plain | Obligations::TagWrites(_) | Obligations::TagDeletion(..),
+            Some(mapped),
+        ) => {
             let query = query.and_then(|query| names::registry_query(mapped, query));
             with_query(&names::registry_path(mapped, uri.path()), query.as_deref())
         }
         (Obligations::Plain, None) if bounded.is_some() => with_query(uri.path(), query),
-        (Obligations::Plain | Obligations::Filtered | Obligations::TagWrites(_), _) => {
+        (
+            Obligations::Plain
+            | Obligations::Filtered
+            | Obligations::TagWrites(_)
+            | Obligations::TagDeletion(..),
+            _,
+        ) => {
             return Ok(());
         }
     };

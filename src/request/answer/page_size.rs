@@ -7,9 +7,9 @@ use crate::registry::call::{Call, Parameter, RepositoryCall, pairs, with_value};
 
 /// The limit of ECR, and the default of distribution and of what is made from it. A client finds
 /// the rest by the link to the next page.
-pub(super) const MAX_PAGE_SIZE: u32 = 1000;
+pub(in crate::request) const MAX_PAGE_SIZE: u32 = 1000;
 /// The limit of Quay, which is the smallest of the known ones.
-pub(super) const SMALL_PAGE_SIZE: u32 = 100;
+pub(in crate::request) const SMALL_PAGE_SIZE: u32 = 100;
 
 /// Whether this is the response to a page that is too large.
 pub(super) fn is_refused(status: StatusCode) -> bool {

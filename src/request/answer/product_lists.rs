@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::catalog::may_see;
 use super::catalog::sorted::SortedPage;
 use super::paging;
+use super::product_api::ProductApi;
 use crate::config::upstream::{LoginKind, UpstreamAuthorization};
 use crate::registry::call::Call;
 use crate::registry::name::RepositoryName;
@@ -16,18 +17,21 @@ use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::rejection::{Rejection, product};
 use crate::request::route::UpstreamRoute;
-use crate::upstream::product::api::{ApiClient, ApiError};
-use crate::upstream::product::{CatalogSource, Dialect};
+use crate::request::site::{Backend, Site};
+use crate::upstream::product::CatalogSource;
+use crate::upstream::product::api::ApiError;
 
 /// Whether it is the catalog of a product that lists repositories by its own API.
 pub(super) fn is_listed_by_api(to: UpstreamRoute<'_>) -> bool {
-    if !matches!(to.route.call(), Some(Call::Catalog { .. })) {
-        return false;
-    }
-    match to.backend.product.dialect().capabilities().catalog {
+    matches!(to.route.call(), Some(Call::Catalog { .. })) && has_own_list(to.backend)
+}
+
+/// Whether a product lists repositories by its own API, as far as it is known.
+pub(in crate::request) fn has_own_list(backend: &Backend) -> bool {
+    match backend.product.dialect().capabilities().catalog {
         CatalogSource::Registry => false,
         CatalogSource::Api => true,
-        CatalogSource::ApiOrRegistry => to.backend.api.is_some(),
+        CatalogSource::ApiOrRegistry => backend.has_api(),
     }
 }
 
@@ -42,30 +46,28 @@ pub(super) async fn catalog(
     let Some(Call::Catalog { page: pagination }) = to.route.call() else {
         return Err(Rejection::bad_target());
     };
-    let Some(api) = to.backend.api.as_deref() else {
-        return Err(product::listing_failed(ApiError::Unsupported));
+    let route = to.route;
+    let mut page = SortedPage::new(pagination);
+    let found = |names: Vec<RepositoryName>| {
+        let names = names.into_iter();
+        page.add(names.filter(|name| may_see(route, name.as_str())));
     };
-    let mut listing = RepositoryListing {
-        to,
-        dialect: to.backend.product.dialect(),
-        api,
-        found: SortedPage::new(pagination),
-        requests: 0,
-    };
+    let listing = RepositoryListing::new(route.site(), ProductApi::of(to.backend), found);
     let deadline = Instant::now() + cx.site.host.timeouts.upstream_head;
     cx.record.forwarded(None);
     let listed = tokio::time::timeout_at(deadline, listing.run()).await;
     cx.record.answered();
     listed.map_err(|_| Rejection::pages_timed_out())??;
-    Ok(paging::catalog(&listing.found.into_page(), pagination))
+    Ok(paging::catalog(&page.into_page(), pagination))
 }
 
-/// The repositories of a product so far. Of all names, those of one page are in memory.
-struct RepositoryListing<'a> {
-    to: UpstreamRoute<'a>,
-    dialect: &'static dyn Dialect,
-    api: &'a ApiClient,
-    found: SortedPage,
+/// The repositories of a product by its own API, which go to `found` by the names that clients know.
+pub(in crate::request) struct RepositoryListing<'a, F> {
+    site: &'a Site,
+    api: ProductApi,
+    found: F,
+    /// The namespaces that are listed; `None`: those that the names, the API and the login tell.
+    namespaces: Option<BTreeSet<String>>,
     requests: usize,
 }
 
@@ -77,8 +79,30 @@ struct ListedNamespaces {
     shown: BTreeSet<String>,
 }
 
-impl RepositoryListing<'_> {
-    async fn run(&mut self) -> Result<(), Rejection> {
+impl<'a, F: FnMut(Vec<RepositoryName>)> RepositoryListing<'a, F> {
+    pub(in crate::request) fn new(site: &'a Site, api: ProductApi, found: F) -> Self {
+        Self {
+            site,
+            api,
+            found,
+            namespaces: None,
+            requests: 0,
+        }
+    }
+
+    /// Lists these alone.
+    pub(in crate::request) fn of_namespaces(self, namespaces: BTreeSet<String>) -> Self {
+        Self {
+            namespaces: Some(namespaces),
+            ..self
+        }
+    }
+
+    /// Errors: the API does not list them.
+    pub(in crate::request) async fn run(mut self) -> Result<(), Rejection> {
+        if self.api.client.is_none() {
+            return Err(product::listing_failed(ApiError::Unsupported));
+        }
         let ListedNamespaces { known, shown } = self.namespaces().await?;
         if known.is_empty() && shown.is_empty() {
             return Ok(());
@@ -107,7 +131,11 @@ impl RepositoryListing<'_> {
     /// The namespaces of the rules for names. Where names may be in any: those that the API shows,
     /// or that of the login.
     async fn namespaces(&mut self) -> Result<ListedNamespaces, Rejection> {
-        let rules = self.to.route.site().names();
+        if let Some(known) = self.namespaces.take() {
+            let shown = BTreeSet::new();
+            return Ok(ListedNamespaces { known, shown });
+        }
+        let rules = self.site.names();
         let of_rules = rules.map(|names| names.namespaces().collect::<BTreeSet<_>>());
         let of_rules = of_rules.unwrap_or_else(|| BTreeSet::from([None]));
         let has_any = of_rules.contains(&None);
@@ -133,8 +161,7 @@ impl RepositoryListing<'_> {
         let mut found = BTreeSet::new();
         let mut page: Option<String> = None;
         loop {
-            let listing = self.dialect.namespaces(self.api, page.as_deref());
-            let listed = listing.await?;
+            let listed = self.api.namespaces(page.as_deref()).await?;
             self.count()?;
             found.extend(listed.names);
             let Some(next) = listed.next else {
@@ -149,9 +176,7 @@ impl RepositoryListing<'_> {
         let mut page: Option<String> = None;
         loop {
             self.count()?;
-            let listing = self
-                .dialect
-                .repositories(self.api, namespace, page.as_deref());
+            let listing = self.api.repositories(namespace, page.as_deref());
             let listed = match listing.await {
                 Err(ApiError::NotFound) => return Ok(()),
                 other => other?,
@@ -164,16 +189,14 @@ impl RepositoryListing<'_> {
         }
     }
 
-    /// Adds those that have a name for clients and that the user may see.
+    /// Adds those that have a name for clients.
     fn add_names(&mut self, names: &[String]) {
-        let route = self.to.route;
-        let map = route.site().names();
+        let map = self.site.names();
         let known = names.iter().filter_map(|name| match map {
             Some(map) => map.to_client(name),
             None => RepositoryName::parse(name).ok(),
         });
-        self.found
-            .add(known.filter(|name| may_see(route, name.as_str())));
+        (self.found)(known.collect());
     }
 
     /// Counts a request. An API that never ends its pages would be asked for ever.
@@ -187,7 +210,7 @@ impl RepositoryListing<'_> {
 
     /// The namespace that belongs to the account of the login.
     fn namespace_of_login(&self) -> Option<String> {
-        let settings = self.to.route.site().host.registry.upstream()?;
+        let settings = self.site.host.registry.upstream()?;
         let UpstreamAuthorization::Login(login) = &settings.authorization else {
             return None;
         };

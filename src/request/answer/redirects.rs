@@ -5,9 +5,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
-use super::request_meta::{RequestMeta, origin, rewriter};
+use super::request_meta::{RequestMeta, origin};
 use crate::config::upstream::{Scheme, UpstreamUrl};
 use crate::registry::call::Call;
 use crate::registry::host::{Authority, HostName};
@@ -16,11 +17,15 @@ use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::Rejection;
 use crate::request::route::UpstreamRoute;
+use crate::request::site::{Backend, Site};
+use crate::upstream::Upstream;
 use crate::upstream::connector::{Connector, Trust};
 use crate::upstream::destination::RedirectPolicy;
+use crate::upstream::login::scope::TokenScope;
+use crate::upstream::replica::SentHead;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::response_body::UpstreamBody;
-use crate::upstream::{SentHead, Upstream};
+use crate::upstream::transfer::TransferLimits;
 
 /// The number of redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 5;
@@ -74,72 +79,93 @@ pub(super) async fn followed(
     if !is_download || !is_redirect(response.status()) {
         return Ok(response);
     }
-    // Boxed to keep this rare, large future out of every request's future.
-    Box::pin(follow(cx, to, meta, response)).await
-}
-
-async fn follow(
-    cx: &RequestContext<'_>,
-    to: UpstreamRoute<'_>,
-    meta: &RequestMeta,
-    mut response: Response<UpstreamBody>,
-) -> Result<Response<UpstreamBody>, Rejection> {
-    let UpstreamRoute { route, backend } = to;
-    let digest = response.headers().get(CONTENT_DIGEST).cloned();
-    let mut path = meta.path.clone();
-    for followed in 0..MAX_REDIRECTS {
-        let address = match registry_redirect(cx, to, meta, &path, &response)? {
-            None => return Ok(with_digest(response, digest)),
-            // To the client, which has credentials and rights for it.
-            Some(RedirectTarget::Own(call)) if is_call(&call, &Method::GET) => {
-                return located(response, call);
-            }
-            Some(RedirectTarget::Own(path)) => {
-                format!("{}{path}", backend.upstream.target().base_path)
-            }
-            Some(RedirectTarget::Beside(path)) => path,
-            Some(RedirectTarget::Elsewhere(url)) => {
-                let Some(trust) = route.site().storage.as_ref() else {
-                    return located(response, url);
-                };
-                let storage = RedirectedStorage {
-                    to,
-                    meta,
-                    trust,
-                    listeners: cx.gateway.listeners.load_full(),
-                };
-                let response = storage.fetched(url, MAX_REDIRECTS - followed).await?;
-                return Ok(with_digest(response, digest));
-            }
-        };
-        let uri = Uri::try_from(address).map_err(|_| Rejection::upstream_bad_location())?;
-        path = uri.path().to_owned();
-        let sent = response.extensions_mut().remove::<SentHead>();
-        let SentHead { headers, .. } = sent.ok_or_else(Rejection::upstream_bad_location)?;
-        let request = request(&meta.method, uri, headers);
-        let sent = backend.send(request, None, route.transfer_limits(), to.token_scope());
-        response = sent.await.map_err(|error| Rejection::upstream(error, 0))?;
-    }
-    if is_redirect(response.status()) {
-        return Err(Rejection::too_many_redirects());
-    }
-    Ok(with_digest(response, digest))
-}
-
-/// Where the registry redirects a request for this path.
-fn registry_redirect(
-    cx: &RequestContext<'_>,
-    to: UpstreamRoute<'_>,
-    meta: &RequestMeta,
-    path: &str,
-    response: &Response<UpstreamBody>,
-) -> Result<Option<RedirectTarget>, Rejection> {
-    let is_public = |name: &HostName| to.route.site().host.is_named(name);
-    let rewriter = Rewriter {
-        request_path: path,
-        ..rewriter(to, meta, meta.host(&cx.parts.uri), &is_public)
+    let followed = FollowedRequest {
+        site: cx.site,
+        backend: to.backend,
+        meta,
+        public_host: meta.host(&cx.parts.uri),
+        listeners: &cx.gateway.listeners,
+        limits: to.route.transfer_limits(),
+        scope: to.token_scope(),
     };
-    redirect(response, &rewriter)
+    // Boxed to keep this rare, large future out of every request's future.
+    Box::pin(followed.follow(response)).await
+}
+
+/// A download whose redirects are followed.
+pub(super) struct FollowedRequest<'a> {
+    pub(super) site: &'a Site,
+    pub(super) backend: &'a Backend,
+    pub(super) meta: &'a RequestMeta,
+    /// The host that the client named.
+    pub(super) public_host: &'a str,
+    /// The sockets on which moorgate listens.
+    pub(super) listeners: &'a ArcSwap<Vec<SocketAddr>>,
+    pub(super) limits: TransferLimits,
+    pub(super) scope: TokenScope<'a>,
+}
+
+impl FollowedRequest<'_> {
+    /// The response to which a response leads.
+    pub(super) async fn follow(
+        &self,
+        mut response: Response<UpstreamBody>,
+    ) -> Result<Response<UpstreamBody>, Rejection> {
+        let digest = response.headers().get(CONTENT_DIGEST).cloned();
+        let mut path = self.meta.path.clone();
+        for followed in 0..MAX_REDIRECTS {
+            let address = match self.redirect(&path, &response)? {
+                None => return Ok(with_digest(response, digest)),
+                // To the client, which has credentials and rights for it.
+                Some(RedirectTarget::Own(call)) if is_call(&call, &Method::GET) => {
+                    return located(response, call);
+                }
+                Some(RedirectTarget::Own(path)) => {
+                    format!("{}{path}", self.backend.upstream.target().base_path)
+                }
+                Some(RedirectTarget::Beside(path)) => path,
+                Some(RedirectTarget::Elsewhere(url)) => {
+                    let Some(trust) = self.site.storage.as_ref() else {
+                        return located(response, url);
+                    };
+                    let storage = RedirectedStorage {
+                        request: self,
+                        trust,
+                        listeners: self.listeners.load_full(),
+                    };
+                    let response = storage.fetched(url, MAX_REDIRECTS - followed).await?;
+                    return Ok(with_digest(response, digest));
+                }
+            };
+            let uri = Uri::try_from(address).map_err(|_| Rejection::upstream_bad_location())?;
+            path = uri.path().to_owned();
+            let sent = response.extensions_mut().remove::<SentHead>();
+            let SentHead { headers, .. } = sent.ok_or_else(Rejection::upstream_bad_location)?;
+            let request = request(&self.meta.method, uri, headers);
+            let sent = self.backend.send(request, None, self.limits, self.scope);
+            response = sent.await.map_err(|error| Rejection::upstream(error, 0))?;
+        }
+        if is_redirect(response.status()) {
+            return Err(Rejection::too_many_redirects());
+        }
+        Ok(with_digest(response, digest))
+    }
+
+    /// Where the registry redirects a request for this path.
+    fn redirect(
+        &self,
+        path: &str,
+        response: &Response<UpstreamBody>,
+    ) -> Result<Option<RedirectTarget>, Rejection> {
+        let is_public = |name: &HostName| self.site.host.is_named(name);
+        let rewriter = Rewriter {
+            upstream: origin(self.backend.upstream.target()),
+            is_public: &is_public,
+            public_host: self.public_host,
+            request_path: path,
+        };
+        redirect(response, &rewriter)
+    }
 }
 
 /// A redirect for the client to this target, which was relative to another request than its own.
@@ -215,8 +241,7 @@ fn redirect(
 
 /// The storage of a registry, which moorgate requests in the client's place.
 struct RedirectedStorage<'a> {
-    to: UpstreamRoute<'a>,
-    meta: &'a RequestMeta,
+    request: &'a FollowedRequest<'a>,
     trust: &'a Trust,
     /// The sockets on which moorgate listens.
     listeners: Arc<Vec<SocketAddr>>,
@@ -261,25 +286,28 @@ impl RedirectedStorage<'_> {
         let unusable = |_| Rejection::upstream_bad_location();
         let connector = Connector::new(url.clone(), Some(self.trust)).map_err(unusable)?;
         let connector = connector.restricted(self.policy(url));
-        let route = self.to.route;
-        let timeouts = &route.site().host.timeouts;
+        let FollowedRequest {
+            site, meta, limits, ..
+        } = *self.request;
+        let timeouts = &site.host.timeouts;
         // Signed URLs lead to many hosts, each rarely: every download opens a connection.
         let upstream = Upstream::new(connector, 1, timeouts.upstream_connect, None);
-        let mut headers = self.meta.headers.clone().unwrap_or_default();
+        let mut headers = meta.headers.clone().unwrap_or_default();
         let default_port = url.scheme.default_port();
         let host = HeaderValue::try_from(url.host.authority(url.port, default_port))
             .expect("a host name is visible ASCII");
         headers.insert(header::HOST, host);
-        let request = request(&self.meta.method, target, headers);
+        let request = request(&meta.method, target, headers);
         upstream
-            .send(request, None, route.transfer_limits())
+            .send(request, None, limits)
             .await
             .map_err(Rejection::storage)
     }
 
     /// Where the storage may be.
     fn policy(&self, url: &UpstreamUrl) -> RedirectPolicy {
-        let settings = self.to.route.site().host.registry.upstream();
+        let FollowedRequest { site, backend, .. } = *self.request;
+        let settings = site.host.registry.upstream();
         let named = settings.map_or(&[][..], |settings| &settings.follow_hosts);
         let is_named = |named: &Authority| {
             named.host == url.host && named.port.is_none_or(|port| port == url.port)
@@ -287,7 +315,7 @@ impl RedirectedStorage<'_> {
         RedirectPolicy {
             listeners: self.listeners.clone(),
             is_named: named.iter().any(is_named),
-            from_private: !self.to.backend.upstream.is_public(),
+            from_private: !backend.upstream.is_public(),
         }
     }
 }

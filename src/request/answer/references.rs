@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::response::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
 
 use super::names;
 use super::redirects::{self, is_call};
@@ -15,27 +16,28 @@ use crate::registry::digest::Digest;
 use crate::registry::location::{ResponseKind, Rewriter, Rewritten};
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Reference;
-use crate::registry::upload_id::UploadId;
+use crate::registry::upload_id::{ReplicaId, UploadId};
 use crate::request::context::RequestContext;
 use crate::request::public_origin::PublicOrigin;
 use crate::request::rejection::Rejection;
 use crate::request::route::{Route, UpstreamRoute};
 
-/// Rewrites the references of a response with this status.
+/// Rewrites the references of a response.
 pub(super) fn rewrite(
     cx: &RequestContext<'_>,
     to: UpstreamRoute<'_>,
     meta: &RequestMeta,
-    status: StatusCode,
-    headers: &mut HeaderMap,
+    parts: &mut Parts,
 ) -> Result<(), Rejection> {
+    let headers = &mut parts.headers;
     let host = meta.host(&cx.parts.uri);
     let is_public = |name: &_| to.route.site().host.is_named(name);
     let references = References {
         route: to.route,
         rewriter: rewriter(to, meta, host, &is_public),
         origin: PublicOrigin::new(to.route.site().host.locations, host),
-        status,
+        status: parts.status,
+        replica: parts.extensions.get().copied().or(to.route.replica()),
     };
     if let Some(location) = headers.remove(header::LOCATION)
         && let Some(location) = references.location(location)?
@@ -61,6 +63,8 @@ struct References<'a> {
     rewriter: Rewriter<'a>,
     origin: PublicOrigin<'a>,
     status: StatusCode,
+    /// The replica that responded, if there are several.
+    replica: Option<ReplicaId>,
 }
 
 impl References<'_> {
@@ -104,17 +108,17 @@ impl References<'_> {
         operation: &RepositoryCall,
         own: Rewritten,
     ) -> Result<Option<String>, Rejection> {
-        let owner = self.route.session_owner();
+        let is_owned = self.route.session_owner().is_some();
         let registry_name = self.route.registry_call().and_then(Call::repository);
         if let Rewritten::Path(path) = &own
             && let Some((session, rest)) = session(registry_name.unwrap_or(name), path)
         {
-            let bound = owner.map(|owner| owner.bind(name, &session));
-            let session = match bound {
-                Some(bound) => {
+            let session = match is_owned {
+                true => {
+                    let bound = self.route.bind_session(name, &session, self.replica);
                     bound.ok_or_else(|| Rejection::upstream_long_location(path.len()))?
                 }
-                None => session,
+                false => session,
             };
             let origin = self.origin;
             return Ok(Some(format!(
@@ -131,7 +135,7 @@ impl References<'_> {
             // Another method than that of a step does not reach a session.
             None if operation.session().is_some() => self.sealed(name, own).map(Some),
             None if is_redirect => Err(Rejection::upstream_unusable_redirect()),
-            None if self.route.session_owner().is_some() => self.sealed(name, own).map(Some),
+            None if is_owned => self.sealed(name, own).map(Some),
             None => Ok(None),
         }
     }
@@ -161,10 +165,12 @@ impl References<'_> {
         };
         let address = address.split('#').next().unwrap_or_default();
         // Without an owner nothing would prove that the registry gave the address.
-        let owner = self.route.session_owner();
-        let owner = owner.ok_or_else(Rejection::upstream_bad_location)?;
+        if self.route.session_owner().is_none() {
+            return Err(Rejection::upstream_bad_location());
+        }
         let session = UploadId::from_address(address).ok();
-        let session = session.and_then(|session| owner.bind(name, &session));
+        let session =
+            session.and_then(|session| self.route.bind_session(name, &session, self.replica));
         let session = session.ok_or_else(|| Rejection::upstream_long_location(address.len()))?;
         Ok(format!("{}/v2/{name}/blobs/uploads/{session}", self.origin))
     }

@@ -57,6 +57,17 @@ impl RequestMeta {
         }
     }
 
+    /// The meta of a download that moorgate makes on its own account.
+    pub(super) fn of_download(path: String) -> Self {
+        let agent = (header::USER_AGENT, HeaderValue::from_static("moorgate"));
+        Self {
+            method: Method::GET,
+            path,
+            host: None,
+            headers: Some(HeaderMap::from_iter([agent])),
+        }
+    }
+
     /// The host and port that the client named; `uri` is its target.
     pub(super) fn host<'a>(&'a self, uri: &'a Uri) -> &'a str {
         let header = self.host.as_ref().and_then(|host| host.to_str().ok());

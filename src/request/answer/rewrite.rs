@@ -51,7 +51,7 @@ fn rewrite_head(
         headers::from_page(&mut parts.headers);
     }
     if parts.headers.contains_key(header::LOCATION) || parts.headers.contains_key(header::LINK) {
-        references::rewrite(cx, to, meta, parts.status, &mut parts.headers)?;
+        references::rewrite(cx, to, meta, parts)?;
     }
     close_if_unread(cx, &mut parts.headers);
     parts.version = http::Version::default();

@@ -92,7 +92,7 @@ pub(super) async fn answer(
     let (id, session) = match session.as_spooled() {
         Some(spooled) => spooled,
         None => {
-            let user = to.route.principal().user;
+            let user = to.route.session_user();
             let started = spool.start(name, user).await;
             let id = started.map_err(|error| Rejection::store(error, limit, None))?;
             (id, session.clone())
@@ -262,7 +262,8 @@ impl CollectedUpload<'_> {
     /// Where the upload goes on. What the registry wants in the query of its session stays there.
     fn location(&self, cx: &RequestContext<'_>) -> Result<HeaderValue, Rejection> {
         let spooled = UploadId::spooled(&self.id, &self.session).ok();
-        let bound = spooled.and_then(|id| self.to.route.session_owner()?.bind(self.name, &id));
+        let route = self.to.route;
+        let bound = spooled.and_then(|id| route.bind_session(self.name, &id, route.replica()));
         let bound =
             bound.ok_or_else(|| Rejection::upstream_long_location(self.session.as_str().len()))?;
         let parts = &cx.parts;

@@ -7,31 +7,20 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::json;
 
-use super::own_calls::{OwnBody, OwnCalls, refusal};
-use super::product_api::ProductApi;
+use super::own_calls::{OwnBody, refusal};
+use super::own_deletion::{Deleted, DeletionError, OwnDeletion};
 use crate::crypto;
 use crate::registry::digest::Digest;
-use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
 use crate::request::headers::CONTENT_DIGEST;
 use crate::request::rejection::{Rejection, product};
-use crate::upstream::product::api::ApiError;
 use crate::upstream::response_body::UpstreamBody;
 
 /// The deletion of one tag, which the caller has locked. Owns all it needs, so that it can go on
 /// without its client.
-pub(super) struct Swap {
-    pub(super) calls: OwnCalls,
-    pub(super) deletion: ManifestDeletion,
-    /// The name at the registry.
-    pub(super) repository: RepositoryName,
-    pub(super) tag: Tag,
-}
-
-/// By which API a manifest is deleted.
-pub(super) enum ManifestDeletion {
-    Registry,
-    Api(ProductApi),
+pub(in crate::request) struct Swap {
+    pub(in crate::request) deletion: OwnDeletion,
+    pub(in crate::request) tag: Tag,
 }
 
 /// The manifest that has the tag.
@@ -40,17 +29,10 @@ struct TaggedManifest {
     media_type: HeaderValue,
 }
 
-/// How a registry answers the deletion of a manifest.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Deleted {
-    Gone,
-    Unknown,
-}
-
 impl Swap {
     /// Errors: 404 without such a tag; 405, with nothing changed, if the registry deletes no
     /// manifests.
-    pub(super) async fn run(self) -> Result<(), Rejection> {
+    pub(in crate::request) async fn run(self) -> Result<(), Rejection> {
         let before = self.tagged().await?.ok_or_else(|| self.unknown())?;
         let placeholder = UniqueManifest::new(&before.media_type)?;
         // Nobody can have it yet: whether it may be deleted is all that this tells.
@@ -71,14 +53,10 @@ impl Swap {
         product::tag_unknown(self.tag.as_str())
     }
 
-    fn manifest_path(&self, reference: &str) -> String {
-        format!("/v2/{}/manifests/{reference}", self.repository)
-    }
-
     /// `None` without such a tag.
     async fn tagged(&self) -> Result<Option<TaggedManifest>, Rejection> {
-        let path = self.manifest_path(self.tag.as_str());
-        let response = self.calls.send(Method::HEAD, &path, None).await?;
+        let path = self.deletion.manifest_path(self.tag.as_str());
+        let response = self.deletion.calls.send(Method::HEAD, &path, None).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -98,38 +76,17 @@ impl Swap {
     ///
     /// Errors: 405 if the registry deletes none; what it says else.
     async fn delete(&self, digest: &Digest) -> Result<Deleted, Rejection> {
-        if let ManifestDeletion::Api(api) = &self.deletion {
-            return match api.delete_manifest(&self.repository, digest).await {
-                Ok(()) => Ok(Deleted::Gone),
-                Err(ApiError::NotFound | ApiError::RepositoryUnknown) => Ok(Deleted::Unknown),
-                Err(error) => Err(product::api_failed(error)),
-            };
-        }
-        let path = self.manifest_path(digest.as_str());
-        let response = self.calls.send(Method::DELETE, &path, None).await?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(Deleted::Gone);
-        }
-        match refusal(response).await {
-            // A server that knows no such path answers 404 as well, in other words.
-            refusal if status == StatusCode::NOT_FOUND && refusal.is_of_registry() => {
-                Ok(Deleted::Unknown)
-            }
-            refusal if refusal.is_unsupported() || status == StatusCode::NOT_FOUND => {
-                Err(product::no_tag_deletion())
-            }
-            refusal => Err(refusal.rejection()),
-        }
+        let deleted = self.deletion.manifest(digest).await;
+        deleted.map_err(DeletionError::rejection)
     }
 
     async fn push_config(&self, placeholder: &UniqueManifest) -> Result<(), Rejection> {
-        let path = format!("/v2/{}/blobs/uploads/", self.repository);
-        let started = self.calls.send(Method::POST, &path, None).await?;
+        let path = format!("/v2/{}/blobs/uploads/", self.deletion.repository);
+        let started = self.deletion.calls.send(Method::POST, &path, None).await?;
         if started.status() != StatusCode::ACCEPTED {
             return Err(refusal(started).await.rejection());
         }
-        let mut target = self.calls.location(&path, &started)?;
+        let mut target = self.deletion.calls.location(&path, &started)?;
         target.push(if target.contains('?') { '&' } else { '?' });
         target.push_str("digest=");
         target.push_str(placeholder.config_digest.as_str());
@@ -137,13 +94,20 @@ impl Swap {
             media_type: HeaderValue::from_static("application/octet-stream"),
             content: placeholder.config.clone(),
         };
-        let response = self.calls.send_to(Method::PUT, &target, Some(body)).await?;
+        let same = self.deletion.calls.continuing(&started);
+        let response = same.send_to(Method::PUT, &target, Some(body)).await?;
         created(response).await
     }
 
     async fn put(&self, manifest: OwnBody) -> Result<(), Rejection> {
-        let path = self.manifest_path(self.tag.as_str());
-        created(self.calls.send(Method::PUT, &path, Some(manifest)).await?).await
+        let path = self.deletion.manifest_path(self.tag.as_str());
+        created(
+            self.deletion
+                .calls
+                .send(Method::PUT, &path, Some(manifest))
+                .await?,
+        )
+        .await
     }
 
     /// The registry did not say that the placeholder took the tag. If it did so all the same, this
@@ -187,12 +151,14 @@ impl Swap {
     /// Gives the tag back to the manifest that had it.
     async fn restore(&self, before: &TaggedManifest) -> Result<(), Rejection> {
         let digest = before.digest.as_ref();
-        let path = self.manifest_path(digest.ok_or_else(product::tag_swapped)?.as_str());
-        let response = self.calls.send(Method::GET, &path, None).await?;
+        let path = self
+            .deletion
+            .manifest_path(digest.ok_or_else(product::tag_swapped)?.as_str());
+        let response = self.deletion.calls.send(Method::GET, &path, None).await?;
         if response.status() != StatusCode::OK {
             return Err(product::tag_swapped());
         }
-        let limit = self.calls.route().site().host.limits.manifest_bytes;
+        let limit = self.deletion.calls.site().host.limits.manifest_bytes;
         let content = manifest(response, limit).await;
         let body = OwnBody {
             media_type: before.media_type.clone(),

@@ -6,18 +6,21 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
+use super::detached::run_detached;
+use super::moved_tags::MovedTags;
 use super::own_calls::ANY_MANIFEST;
 use super::request_meta::RequestMeta;
 use super::rewrite;
-use super::{forward, manifest_body, product_refusals, redirects, store, upstream_login};
-use crate::keyed_lock::KeyGuard;
+use super::{
+    forward, manifest_body, product_refusals, redirects, store, tag_conditions, upstream_login,
+};
 use crate::registry::call::Call;
 use crate::registry::digest::Digest;
 use crate::registry::reference::Tag;
 use crate::request::body::ResponseBody;
 use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
-use crate::request::obligations::{TagObligation, TagWrite};
+use crate::request::obligations::{AllowedWrite, TagWrite};
 use crate::request::public_origin::{PublicOrigin, received_host};
 use crate::request::rejection::Rejection;
 use crate::request::respond;
@@ -50,7 +53,12 @@ pub(super) async fn to_upstream(
     let guards = cx.gateway.tag_locks.lock(&registry, repository, tags).await;
     let guards = guards.map_err(|_| Rejection::tag_locked())?;
     let own_tag = obligations.first().map(|obligation| obligation.tag.clone());
-    check_preconditions(cx, to, obligations, &manifest).await?;
+    let allowed = tag_conditions::allowed_writes(cx, &route, obligations, &manifest).await?;
+    let moved = check_preconditions(cx, to, allowed, &manifest).await?;
+    let (moves, digest) = (
+        MovedTags::new(&route),
+        tag_conditions::digest(&route, &manifest),
+    );
     let meta = RequestMeta::from_parts(to, &cx.parts);
     let request = forward::buffered_request(cx, to, RequestBody::buffered(manifest.clone()))?;
     let backend = to.backend.clone();
@@ -59,7 +67,12 @@ pub(super) async fn to_upstream(
     let write = async move {
         let scope = call.as_ref().map(TokenScope::from_call);
         let scope = scope.unwrap_or(TokenScope::Registry);
-        backend.send(request, None, limits, scope).await
+        let response = backend.send(request, None, limits, scope).await;
+        let is_done = |response: &Response<_>| response.status().is_success();
+        if let (Some(digest), true) = (digest, response.as_ref().is_ok_and(is_done)) {
+            moves.record(&moved, &digest);
+        }
+        response
     };
     let response = run_detached(guards, write).await;
     cx.record.answered();
@@ -68,10 +81,30 @@ pub(super) async fn to_upstream(
     if !product_refusals::may_be_refusal(to, response.status()) {
         return Ok(response);
     }
+    let written = ManifestOfTag {
+        tag: own_tag,
+        manifest,
+    };
+    refused(cx, to, written, response).await
+}
+
+/// What was to be written.
+struct ManifestOfTag {
+    tag: Option<Tag>,
+    manifest: Bytes,
+}
+
+/// The response to a write that the registry has refused.
+async fn refused(
+    cx: &RequestContext<'_>,
+    to: UpstreamRoute<'_>,
+    ManifestOfTag { tag, manifest }: ManifestOfTag,
+    response: Response<ResponseBody>,
+) -> Result<Response<ResponseBody>, Rejection> {
     product_refusals::know_product(to).await;
     let (refusal, response) = product_refusals::read(response).await;
     if refusal.is_immutable()
-        && let Some(tag) = own_tag
+        && let Some(tag) = tag
         && let Some(existing) = head_manifest(cx, to, &tag).await?
         && let Some(digest) = existing.digest_of(&manifest)
     {
@@ -115,56 +148,38 @@ pub(super) async fn to_store(
     }
 }
 
-/// Runs a write to its end even if its client leaves: it may still take effect, and the tag must
-/// stay locked until the result is known.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a write goes on when its client leaves; ends by the timeouts of the transfer"
-)]
-pub(super) async fn run_detached<T: Send + 'static>(
-    guards: Vec<KeyGuard>,
-    write: impl Future<Output = T> + Send + 'static,
-) -> T {
-    let task = tokio::spawn(async move {
-        let done = write.await;
-        drop(guards);
-        done
-    });
-    match task.await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The process ends, and this task with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
-/// Checks the tags at the upstream whose existence matters. The caller has locked them.
+/// Checks the tags at the upstream whose existence matters. The caller has locked them. Returns the
+/// tags that the write moves, where their ages matter.
 async fn check_preconditions(
     cx: &RequestContext<'_>,
     to: UpstreamRoute<'_>,
-    obligations: Vec<TagObligation>,
+    writes: Vec<AllowedWrite>,
     manifest: &Bytes,
-) -> Result<(), Rejection> {
-    for TagObligation { tag, allowed } in obligations {
+) -> Result<Vec<Tag>, Rejection> {
+    let ages_matter = cx.site.policy.limits_ages();
+    let mut moved = Vec::new();
+    for AllowedWrite { tag, allowed } in writes {
+        if matches!(allowed, TagWrite::Any) && !ages_matter {
+            continue;
+        }
+        let existing = head_manifest(cx, to, &tag).await?;
+        let is_same = existing
+            .as_ref()
+            .is_some_and(|existing| existing.is_digest_of(manifest));
         match allowed {
             TagWrite::Any => {}
-            TagWrite::CreateOnly(rejection) => {
-                if let Some(existing) = head_manifest(cx, to, &tag).await?
-                    && !existing.is_digest_of(manifest)
-                {
-                    return Err(rejection);
-                }
-            }
-            TagWrite::OverwriteOnly(rejection) => {
-                if head_manifest(cx, to, &tag).await?.is_none() {
-                    return Err(rejection);
-                }
-            }
+            TagWrite::CreateOnly(_) if existing.is_none() || is_same => {}
+            TagWrite::OverwriteOnly(_) if existing.is_some() => {}
+            TagWrite::SameOnly(_) if is_same => {}
+            TagWrite::CreateOnly(rejection)
+            | TagWrite::OverwriteOnly(rejection)
+            | TagWrite::SameOnly(rejection) => return Err(rejection),
+        }
+        if !is_same {
+            moved.push(tag);
         }
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// The manifest of an existing tag, with its digest if the registry gives it.

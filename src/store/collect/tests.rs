@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -38,10 +38,7 @@ impl Graph {
         let mut index = RepositoryIndex::default();
         let mut documents: HashMap<Digest, ParsedManifest> = HashMap::new();
         for n in &self.manifests {
-            index.insert(
-                &number(*n),
-                ManifestEntry::new(MANIFEST.to_owned(), 1, None),
-            );
+            index.insert(&number(*n), ManifestEntry::new(MANIFEST, 1, None));
             documents.insert(number(*n), ParsedManifest::default());
         }
         for n in self.tagged.iter().filter(|n| self.manifests.contains(n)) {
@@ -165,7 +162,19 @@ impl Aged {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().join("ci")).unwrap();
-        Self { directory, store }
+        let aged = Self { directory, store };
+        aged.former_pulls("a", "{}");
+        aged
+    }
+
+    /// Makes it a store of an older version, which has recorded these pulls and all others.
+    fn former_pulls(&self, repository: &str, pulls: &str) {
+        let path = self.layout().former_pulls();
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join(repository), pulls).unwrap();
+        for file in ["journal.redb", "journal.redb.previous", "journal.lock"] {
+            let _ = fs::remove_file(self.layout().root().join(file));
+        }
     }
 
     fn layout(&self) -> &StoreLayout {
@@ -248,8 +257,8 @@ impl Aged {
     /// Makes a manifest look as if it had last been pulled so long ago.
     fn pulled(&self, repository: &str, digest: &Digest, ago: Duration) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - ago;
-        let path = self.layout().pull_times_of(&Self::name(repository));
-        fs::write(path, json!({ digest.as_str(): at.as_secs() }).to_string()).unwrap();
+        let pulls = json!({ digest.as_str(): at.as_secs() });
+        self.former_pulls(repository, &pulls.to_string());
     }
 
     fn list(&self, repository: &str, child: &Digest, reference: Option<Reference>) -> Digest {
@@ -396,7 +405,10 @@ fn children_that_another_tool_did_not_list_are_there_and_stay() {
     assert_eq!(aged.collect(), CollectionSummary::default());
     assert!(aged.has("a", &child) && aged.has("a", &layer));
     let index = aged.store.repository(&Aged::name("a")).index().unwrap();
-    assert_eq!(index.manifest(&child).unwrap().media_type, MANIFEST);
+    assert_eq!(
+        index.manifest(&child).unwrap().media_type.as_ref(),
+        MANIFEST
+    );
 }
 
 #[test]
@@ -546,7 +558,7 @@ fn a_damaged_repository_does_not_keep_others_from_being_collected() {
 fn uploads_that_nobody_continues_are_counted_before_they_go() {
     let aged = Aged::new();
     let name = Aged::name("a");
-    let [left, used] = [(); 2].map(|()| aged.store.uploads.start(&name, None).unwrap());
+    let [left, used] = [(); 2].map(|()| aged.store.uploads.start_of(&name, None).unwrap());
     age(&aged.layout().uploads_of(&name).join(left.as_str()));
     assert_eq!(aged.collect().uploads, 1);
     assert!(matches!(
@@ -606,28 +618,25 @@ fn a_pull_by_digest_keeps_a_manifest() {
     assert_eq!(aged.collect(), CollectionSummary::default());
     assert!(aged.has("a", &old) && aged.has("a", &layer));
     let never = json!({ old.as_str(): u64::MAX }).to_string();
-    fs::write(aged.layout().pull_times_of(&Aged::name("a")), never).unwrap();
+    aged.former_pulls("a", &never);
     assert_eq!(aged.collect(), CollectionSummary::default());
     aged.pulled("a", &old, 2 * GRACE);
     assert_eq!(aged.collect().manifests, 1);
 }
 
 #[test]
-fn an_index_that_goes_leaves_what_is_pulled_by_digest() {
+fn a_pull_counts_for_each_index_above() {
     let aged = Aged::new();
     let [pulled, layer] = aged.image("a", "pulled", None);
     let [other, _] = aged.image("a", "other", None);
-    let lists = [&pulled, &other].map(|child| aged.list("a", child, None));
+    let [above, unused] = [&pulled, &other].map(|child| aged.list("a", child, None));
+    let top = aged.list("a", &above, None);
     aged.age("a");
     aged.pulled("a", &pulled, GRACE / 2);
-    assert_eq!(aged.collect().manifests, 3, "both indexes, and a child");
-    assert!(
-        lists
-            .iter()
-            .chain([&other])
-            .all(|digest| !aged.has("a", digest))
-    );
-    assert!(aged.has("a", &pulled) && aged.has("a", &layer));
+    assert_eq!(aged.collect().manifests, 2, "an index and its child");
+    assert!(![&other, &unused].iter().any(|digest| aged.has("a", digest)));
+    let kept = [&pulled, &layer, &above, &top];
+    assert!(kept.iter().all(|digest| aged.has("a", digest)));
 }
 
 #[test]
@@ -647,12 +656,41 @@ fn untagged_manifests_stay_while_it_is_unknown_when_they_were_pulled() {
     let [old, layer] = aged.image("a", "old", None);
     let lone = aged.blob("a", b"lone");
     aged.age("a");
-    let path = aged.layout().pull_times_of(&Aged::name("a"));
-    fs::write(&path, "{").unwrap();
+    aged.former_pulls("a", "{");
     assert_eq!(aged.collect().blobs, 1);
     assert!(aged.has("a", &old) && aged.has("a", &layer) && !aged.has("a", &lone));
-    fs::remove_file(&path).unwrap();
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    let journal = aged.layout().root().join("journal.redb");
+    // Nor when there is none, or one that cannot be read.
+    fs::remove_file(&journal).unwrap();
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    aged.store.journal().flush().unwrap();
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    fs::remove_file(&journal).unwrap();
+    fs::create_dir(&journal).unwrap();
+    assert_eq!(aged.collect(), CollectionSummary::default());
+    fs::remove_dir(&journal).unwrap();
+    aged.former_pulls("a", "{}");
     assert_eq!(aged.collect().manifests, 1);
+}
+
+#[test]
+fn a_collection_forgets_in_the_journal_what_it_has_removed() {
+    let aged = Aged::new();
+    let [old, _] = aged.image("a", "old", None);
+    let [tagged, _] = aged.image("a", "tagged", Some("v1"));
+    aged.age("a");
+    let long_ago = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - 2 * GRACE;
+    let times = json!({ old.as_str(): long_ago.as_secs(), tagged.as_str(): long_ago.as_secs() });
+    // One of them has gone.
+    for repository in ["a", "b"] {
+        aged.former_pulls(repository, &times.to_string());
+    }
+    assert_eq!(aged.collect().manifests, 1);
+    let journal = aged.store.journal();
+    assert_eq!(journal.repositories().unwrap(), [Aged::name("a")]);
+    let history = journal.history(&Aged::name("a")).unwrap();
+    assert_eq!(history.manifests.into_keys().collect::<Vec<_>>(), [tagged]);
 }
 
 #[test]

@@ -7,13 +7,13 @@ use crate::store::files::{self, FileStatus, OpenDirectory};
 use crate::store::layout::if_exists;
 
 /// The directories of the blobs of a repository, each opened once.
-pub(super) struct BlobDirectories<'a> {
+pub(in crate::store) struct BlobDirectories<'a> {
     repository: &'a StoredRepository,
     opened: Vec<OpenDirectory>,
 }
 
 impl<'a> BlobDirectories<'a> {
-    pub(super) fn new(repository: &'a StoredRepository) -> Self {
+    pub(in crate::store) fn new(repository: &'a StoredRepository) -> Self {
         Self {
             repository,
             opened: Vec::new(),
@@ -21,12 +21,15 @@ impl<'a> BlobDirectories<'a> {
     }
 
     /// The size of a blob or of the bytes of a manifest, if they exist.
-    pub(super) fn size(&mut self, digest: &Digest) -> Result<Option<u64>, StoreError> {
+    pub(in crate::store) fn size(&mut self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let status = self.status(digest)?;
         Ok(status.filter(FileStatus::is_file).map(|status| status.size))
     }
 
-    pub(super) fn status(&mut self, digest: &Digest) -> Result<Option<FileStatus>, StoreError> {
+    pub(in crate::store) fn status(
+        &mut self,
+        digest: &Digest,
+    ) -> Result<Option<FileStatus>, StoreError> {
         let StoredRepository { layout, name, .. } = self.repository;
         let Ok(path) = layout.blob(name, digest) else {
             return Ok(None);

@@ -4,12 +4,14 @@ use bytes::Bytes;
 
 use crate::config::vhost::MissingContent;
 use crate::registry::digest::Digest;
+use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
 use crate::store::error::StoreError;
 use crate::store::hash::DigestAlgorithm;
 use crate::store::index::RepositoryIndex;
 use crate::store::manifest::{self, Descriptor, ParsedManifest};
 use crate::store::precondition::Precondition;
+use crate::store::quota::reservation::PublishedContent;
 
 /// A manifest to be stored.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(in crate::store) struct CheckedManifest {
 pub(crate) struct PutOutcome {
     pub(crate) digest: Digest,
     pub(crate) subject: Option<Digest>,
+    /// The tags that did not lead to it before.
+    pub(crate) moved: Vec<Tag>,
     /// The first wrong size in it, if wrong sizes are allowed.
     pub(crate) wrong_size: Option<WrongSize>,
 }
@@ -72,6 +76,19 @@ impl NewManifest {
 }
 
 impl CheckedManifest {
+    /// Its bytes as content of a repository.
+    pub(in crate::store) fn content<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+    ) -> PublishedContent<'a> {
+        PublishedContent {
+            repository,
+            digest: &self.digest,
+            size: self.new.bytes.len() as u64,
+            upload: None,
+        }
+    }
+
     /// Something that it references and that must exist.
     pub(in crate::store) fn first_required(&self) -> Option<&Digest> {
         if self.new.missing == MissingContent::Allow {

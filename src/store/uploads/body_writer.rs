@@ -14,6 +14,7 @@ use super::{BodyTimeouts, FileGuard, UploadSession, Uploads};
 use crate::registry::upload_id::UploadId;
 use crate::store::error::StoreError;
 use crate::store::lanes::{DiskJob, Lanes};
+use crate::store::quota::reservation::UploadReservation;
 
 /// Bytes of a body that one disk job hashes and writes. Meanwhile the next batch is read, so that
 /// an upload has up to twice as much in memory.
@@ -29,6 +30,8 @@ pub(super) struct BodyWriter<'a> {
     pub(super) file: Option<FileGuard>,
     /// Returns the batch: memory that another thread frees is not soon reused by this one.
     pub(super) writing: Option<DiskJob<(FileGuard, Batch)>>,
+    /// `None`: no quota applies.
+    pub(super) reservation: Option<UploadReservation>,
 }
 
 impl BodyWriter<'_> {
@@ -65,6 +68,9 @@ impl BodyWriter<'_> {
 
     /// Waits for the previous batch, then starts to write this one.
     async fn write(&mut self, batch: Batch) -> Result<(), StoreError> {
+        if let Some(reservation) = self.reservation.take() {
+            self.reservation = Some(reservation.for_part(batch.bytes).await?);
+        }
         let Some(mut file) = self.finish().await? else {
             return Err(StoreError::Superseded);
         };

@@ -36,7 +36,7 @@ fn no_two_sessions_have_one_name_and_none_is_a_path() {
 #[test]
 fn a_session_belongs_to_its_repository() {
     let (_directory, uploads) = uploads();
-    let id = uploads.start(&name("a/b"), None).unwrap();
+    let id = uploads.start_of(&name("a/b"), None).unwrap();
     assert_eq!(uploads.length(&name("a/b"), &id).unwrap(), 0);
     for other in ["a", "b", "a/b/c"] {
         assert!(matches!(
@@ -70,7 +70,7 @@ fn sessions_begin_while_others_expire() {
         let begun: Result<Vec<_>, _> = (0..3000)
             .map(|_| {
                 uploads
-                    .start(&name("a"), None)
+                    .start_of(&name("a"), None)
                     .and_then(|id| uploads.cancel(&name("a"), &id))
             })
             .collect();
@@ -82,9 +82,9 @@ fn sessions_begin_while_others_expire() {
 #[test]
 fn a_user_opens_only_so_many_sessions_until_some_end() {
     let (_directory, uploads) = uploads();
-    let start = |user: &str| uploads.start(&name("a"), Some(user.to_owned()));
+    let start = |user: &str| uploads.start_of(&name("a"), Some(user));
     let first = start("alice").unwrap();
-    for _ in 1..quota::MAX_SESSIONS {
+    for _ in 1..SessionUser::of_test(None).max {
         start("alice").unwrap();
     }
     assert!(matches!(start("alice"), Err(StoreError::TooManyUploads)));
@@ -104,7 +104,7 @@ async fn a_session_whose_file_stays_locked_is_given_up() {
     let uploads = Arc::new(uploads);
     let lanes = Lanes::start().unwrap();
     let repository = name("a");
-    let id = uploads.start(&repository, None).unwrap();
+    let id = uploads.start_of(&repository, None).unwrap();
     let (session, _) = uploads.find(&repository, &id).unwrap();
     let lock = session.content.clone().lock_owned().await;
     let append = || {
@@ -157,7 +157,7 @@ async fn receive_frames(
     lanes: &Lanes,
     frames: usize,
 ) -> (UploadId, ReceivedUpload) {
-    let id = uploads.start(&name("a"), None).unwrap();
+    let id = uploads.start_of(&name("a"), None).unwrap();
     let timeout = Duration::from_mins(1);
     let chunk = UploadChunk {
         range: ContentRange::default(),

@@ -142,31 +142,40 @@ fn server(
         "[browser]"
     };
     context.translated(proxy, format!("{place} url = \"{url}\""));
-    let others = context.other_servers(proxy, others);
+    let others = others.iter().filter_map(|to| values::upstream_url(to).ok());
+    let others = others.collect();
     let mut upstream = ImportedUpstream {
         login: login(first),
         url,
-        others,
+        replicas: Vec::new(),
+        others: Vec::new(),
         roots: None,
     };
+    context.other_servers(proxy, others, &mut upstream, is_registry);
     for line in proxy.children() {
         option(line, &mut upstream, context);
         if line.name() == "except" {
             excepted(line, path(proxy), is_registry, context);
         }
     }
+    if is_registry {
+        report_changed_host(proxy, context);
+    }
+    Some(upstream)
+}
+
+fn report_changed_host(proxy: &Statement, context: &mut SiteContext<'_>) {
     let has_host = proxy.children().iter().any(|line| {
         line.name() == "transparent"
             || line.name() == "header_upstream" && headers::sets_host(&line.arguments())
     });
-    if !has_host && is_registry {
+    if !has_host {
         context.report.differs(format!(
             "{}: Caddy told the registry its own name in place of the client's `Host`; moorgate passes `Host` on, so upload \
              addresses are right",
             proxy.at
         ));
     }
-    Some(upstream)
 }
 
 /// Paths that a proxy leaves to others. What the registry did not get must stay refused.
@@ -236,7 +245,7 @@ fn option(line: &Statement, upstream: &mut ImportedUpstream, context: &mut SiteC
             context.dropped(line, "moorgate asks its one registry with each request: /readyz and `moorgate check --live` tell how it is");
         }
         ("policy" | "fail_timeout" | "max_fails" | "max_conns" | "try_duration" | "try_interval" | "fallback_delay" | "keepalive", _) => {
-            context.dropped(line, "there is one registry, with a pool of connections of its own");
+            context.dropped(line, "the pool of connections and the choice between replicas have rules of their own");
         }
         _ => context.decision(line, "this option of `proxy` is not known"),
     }

@@ -36,7 +36,7 @@ pub(super) fn server(
         return None;
     };
     let first = context.variables.expand_placeholders(first, &statement.at);
-    let mut url = match values::upstream_url(&first) {
+    let url = match values::upstream_url(&first) {
         Ok(url) => url,
         Err(reason) => {
             context.decision(statement, reason);
@@ -46,19 +46,23 @@ pub(super) fn server(
     let is_transport = |line: &&Statement| line.name() == "transport";
     let transports = statement.children().iter().filter(is_transport);
     let mut options = transports.flat_map(Statement::children);
-    if options.any(|line| line.name().starts_with("tls"))
-        && let Some(rest) = url.strip_prefix("http://")
-    {
-        url = format!("https://{rest}");
-    }
+    let is_secure = options.any(|line| line.name().starts_with("tls"));
+    let secured = |url: String| match url.strip_prefix("http://") {
+        Some(rest) if is_secure => format!("https://{rest}"),
+        _ => url,
+    };
+    let url = secured(url);
     context.translated(statement, format!("{place} url = \"{url}\""));
-    let others = context.other_servers(statement, others);
+    let others = others.iter().filter_map(|to| values::upstream_url(to).ok());
+    let others = others.map(secured).collect();
     let mut upstream = ImportedUpstream {
         url,
-        others,
+        replicas: Vec::new(),
+        others: Vec::new(),
         roots: None,
         login: None,
     };
+    context.other_servers(statement, others, &mut upstream, place == "[upstream]");
     for line in statement.children() {
         option(line, &mut upstream, context);
     }
@@ -90,7 +94,7 @@ fn option(line: &Statement, upstream: &mut ImportedUpstream, context: &mut SiteC
             "moorgate asks its one registry with each request: /readyz and `moorgate check --live` tell how it is",
         ),
         (name, _) if name.starts_with("lb_") || FAILURES.contains(&name) => {
-            context.dropped(line, "there is one registry, with a pool of connections of its own");
+            context.dropped(line, "the pool of connections and the choice between replicas have rules of their own");
         }
         (name, _) if BUFFERS.contains(&name) => context.dropped(line, "nothing is buffered"),
         ("trusted_proxies", _) => context.decision(line, "name the proxies in front in `trusted_proxies` of moorgate.toml"),

@@ -8,10 +8,13 @@ use crate::registry::call::{Call, RepositoryCall};
 use crate::registry::digest::Digest;
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::Tag;
-use crate::request::answer::manifest_body;
+use crate::request::answer::detached::run_detached;
+use crate::request::answer::moved_tags::MovedTags;
+use crate::request::answer::tag_locks::WriteLocks;
+use crate::request::answer::{manifest_body, tag_conditions};
 use crate::request::context::RequestContext;
 use crate::request::headers::CONTENT_DIGEST;
-use crate::request::obligations::{TagObligation, TagWrite};
+use crate::request::obligations::{AllowedWrite, TagObligation, TagWrite};
 use crate::request::rejection::Rejection;
 use crate::request::respond;
 use crate::request::route::StoreRoute;
@@ -33,7 +36,7 @@ pub(super) async fn start(
     digest: Option<&Digest>,
     body: RequestBody,
 ) -> Answered {
-    let user = request.route.principal().user;
+    let user = request.route.session_user();
     let opened = request.store.start_upload(name, user).await;
     let id = opened.map_err(|error| request.rejection(error))?;
     let session = UploadKey {
@@ -217,10 +220,12 @@ pub(in crate::request::answer) async fn write_manifest(
         let error = StoreError::ManifestInvalid("the Content-Type is not one".into());
         Rejection::store(error, 0, None)
     })?;
+    let locks = lock_tags(cx, to, repository, &obligations).await?;
+    let allowed = tag_conditions::allowed_writes(cx, to.route, obligations, &bytes).await?;
     let manifest = NewManifest {
         reference: reference.clone(),
         tags: tags.clone(),
-        preconditions: obligations.iter().filter_map(precondition).collect(),
+        preconditions: allowed.iter().filter_map(precondition).collect(),
         content_type: content_type.map(str::to_owned),
         bytes,
         missing: cx
@@ -230,9 +235,9 @@ pub(in crate::request::answer) async fn write_manifest(
             .store()
             .map_or_else(Default::default, |store| store.missing),
     };
-    let put = to.store.put_manifest(repository, manifest).await;
+    let put = put(to, repository, manifest, locks).await;
     cx.record.answered();
-    let outcome = put.map_err(|error| rejection(error, obligations))?;
+    let outcome = put.map_err(|error| rejection(error, allowed))?;
     if let Some(wrong) = &outcome.wrong_size {
         warn_of_size(cx, repository, &outcome.digest, wrong);
     }
@@ -240,6 +245,44 @@ pub(in crate::request::answer) async fn write_manifest(
     let location = format!("{origin}/v2/{repository}/manifests/{}", outcome.digest);
     let created = manifest_created(value(location), tags, &outcome);
     Ok(finish(cx, created))
+}
+
+/// Locks tags whose ages matter, from the check of their ages to the record of the push: another
+/// push must not find a tag that was just made older than it is.
+async fn lock_tags(
+    cx: &RequestContext<'_>,
+    to: StoreRoute<'_>,
+    repository: &RepositoryName,
+    obligations: &[TagObligation],
+) -> Result<Option<WriteLocks>, Rejection> {
+    if !cx.site.policy.limits_ages() {
+        return Ok(None);
+    }
+    let registry = to.route.site().host.registry.to_string();
+    let tags = obligations.iter().map(|obligation| &obligation.tag);
+    let locks = cx.gateway.tag_locks.lock(&registry, repository, tags).await;
+    locks.map(Some).map_err(|_| Rejection::tag_locked())
+}
+
+/// Writes a manifest, and records the tags that it moves where their ages matter. That is done even
+/// if the client leaves: nobody could change a tag of unknown age any more.
+async fn put(
+    to: StoreRoute<'_>,
+    repository: &RepositoryName,
+    manifest: NewManifest,
+    locks: Option<WriteLocks>,
+) -> Result<PutOutcome, StoreError> {
+    let Some(locks) = locks else {
+        return to.store.put_manifest(repository, manifest).await;
+    };
+    let (store, repository) = (to.store.clone(), repository.clone());
+    let moves = MovedTags::new(to.route);
+    let write = async move {
+        let outcome = store.put_manifest(&repository, manifest).await?;
+        moves.record(&outcome.moved, &outcome.digest);
+        Ok(outcome)
+    };
+    run_detached(locks, write).await
 }
 
 fn warn_of_size(
@@ -260,22 +303,28 @@ fn warn_of_size(
 }
 
 /// The precondition for the store; `None` if any write is allowed.
-fn precondition(obligation: &TagObligation) -> Option<Precondition> {
-    match &obligation.allowed {
+fn precondition(write: &AllowedWrite) -> Option<Precondition> {
+    let tag = write.tag.clone();
+    match &write.allowed {
         TagWrite::Any => None,
-        TagWrite::CreateOnly(_) => Some(Precondition::Absent(obligation.tag.clone())),
-        TagWrite::OverwriteOnly(_) => Some(Precondition::Present(obligation.tag.clone())),
+        TagWrite::CreateOnly(_) => Some(Precondition::Absent(tag)),
+        TagWrite::OverwriteOnly(_) => Some(Precondition::Present(tag)),
+        TagWrite::SameOnly(_) => Some(Precondition::Same(tag)),
     }
 }
 
 /// The rejection for an error of the store: for a failed precondition that of the access rules.
-fn rejection(error: StoreError, obligations: Vec<TagObligation>) -> Rejection {
+fn rejection(error: StoreError, writes: Vec<AllowedWrite>) -> Rejection {
     let unexpected = match &error {
-        StoreError::PreconditionFailed(tag) => obligations.into_iter().find(|one| one.tag == *tag),
+        StoreError::PreconditionFailed(tag) => writes.into_iter().find(|one| one.tag == *tag),
         _ => None,
     };
-    match unexpected.map(|obligation| obligation.allowed) {
-        Some(TagWrite::CreateOnly(rejection) | TagWrite::OverwriteOnly(rejection)) => rejection,
+    match unexpected.map(|write| write.allowed) {
+        Some(
+            TagWrite::CreateOnly(rejection)
+            | TagWrite::OverwriteOnly(rejection)
+            | TagWrite::SameOnly(rejection),
+        ) => rejection,
         Some(TagWrite::Any) | None => Rejection::store(error, 0, None),
     }
 }
