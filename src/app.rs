@@ -3,52 +3,68 @@
 mod access;
 mod background;
 mod build;
+pub(crate) mod configuration;
+mod descriptors;
 pub(crate) mod lifecycle;
 mod listen_problem;
 mod listeners;
 pub(crate) mod live;
 mod port_holder;
 pub(crate) mod preconditions;
+mod reload;
 pub(crate) mod resources;
+pub(crate) mod retention;
 mod site;
 mod stores;
 pub(crate) mod tokens;
+pub(crate) mod upgrade;
+mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as watch_channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::verify::VerifierError;
 use crate::certs::orders::Issuer;
 use crate::certs::served::manager::Certificates;
+use crate::config::loader::Loader;
 use crate::config::problem::{Colour, Problems};
 use crate::config::snapshot::{LogLevel, Snapshot};
 use crate::config::vhost::ListenAddress;
+use crate::connection::drain::ConnectionDrain;
 use crate::listen::inherited::InheritedSockets;
 use crate::listen::limits::ConnectionLimits;
 use crate::observe::log_queue::{LogKind, LogQueue};
 use crate::observe::log_writer::LogQueues;
 use crate::observe::logging::LogControl;
 use crate::request::gateway::Gateway;
+use crate::request::retained::RetainedUpstream;
+use crate::request::retained::driver::RetainedDriver;
+use crate::request::site::{Site, Sites};
+use crate::state_file::run_blocking;
 use crate::tls::server_config::ServerConfigs;
 use crate::workers::Workers;
-use background::run_logged;
-use build::LoadedConfig;
+use build::SiteBuild;
 pub(crate) use build::problems as file_problems;
 pub(crate) use build::site_problems;
-use lifecycle::service_manager;
+use configuration::{ConfigurationStatus, ProblemReports};
 pub(crate) use listeners::BoundListener;
 pub use listeners::ListenerKind;
 pub(crate) use listeners::ListenerStatus;
 use listeners::RunningListeners;
 pub(crate) use port_holder::listener_owners;
+use reload::ReloadCause;
+use retention::RetentionJobs;
+use upgrade::UpgradeRequests;
+pub(crate) use upgrade::predecessor::{Predecessor, PredecessorGone};
+use upgrade::state::PassedState;
 
 /// A running moorgate.
 pub struct App {
@@ -56,6 +72,7 @@ pub struct App {
     gateway: Arc<Gateway>,
     certificates: Arc<Certificates>,
     issuer: Arc<Issuer>,
+    retention: RetentionJobs,
     server_configs: ServerConfigs,
     workers: Workers,
     connections: Arc<ConnectionLimits>,
@@ -63,13 +80,24 @@ pub struct App {
     /// Passes admin listeners to [`crate::admin`].
     admin_listeners: AdminListeners,
     tasks: TaskTracker,
+    /// Nothing new begins any more.
     drain: CancellationToken,
+    connection_drain: ConnectionDrain,
+    /// What goes on until the last transfer has ended.
+    drain_tasks: TaskTracker,
+    drained: CancellationToken,
+    upgrades: UpgradeRequests,
+    /// Whether another process serves in the place of this one.
+    replaced: AtomicBool,
     ready: AtomicBool,
     started: SystemTime,
     log: Option<LogControl>,
     /// Serializes reloads: two would bind the same listeners.
     reloading: tokio::sync::Mutex<()>,
-    last_reload: ArcSwap<LastReload>,
+    loader: Arc<Mutex<Loader>>,
+    /// Changes of files, for the tasks that read them again.
+    file_changes: watch_channel::Sender<()>,
+    reports: Mutex<ProblemReports>,
 }
 
 /// Passes admin listeners to the layer above, which serves them. The app binds and stops them with
@@ -91,24 +119,6 @@ impl AdminListeners {
     }
 }
 
-/// The result of the last reload.
-#[derive(Clone, Debug)]
-pub(crate) struct LastReload {
-    /// Why the newest configuration is not in force; `None`: it is.
-    pub(crate) refused: Option<String>,
-    /// When the configuration in force was read.
-    pub(crate) loaded: SystemTime,
-}
-
-impl LastReload {
-    fn accepted() -> Self {
-        Self {
-            refused: None,
-            loaded: SystemTime::now(),
-        }
-    }
-}
-
 /// How an [`App`] is started.
 #[derive(Debug)]
 pub struct StartOptions {
@@ -122,6 +132,10 @@ pub struct StartOptions {
     pub logs: Option<LogQueues>,
     /// Sockets that are open already.
     pub sockets: InheritedSockets,
+    /// The process that this one takes over from.
+    pub predecessor: Option<Predecessor>,
+    /// Whether a problem of one domain file prevents the start, rather than leaving out its domain.
+    pub strict: bool,
 }
 
 /// Why a configuration did not take effect.
@@ -136,6 +150,8 @@ pub enum StartError {
     Worker(std::io::Error),
     #[error(transparent)]
     Verifier(#[from] VerifierError),
+    #[error(transparent)]
+    Predecessor(#[from] PredecessorGone),
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
 }
@@ -150,16 +166,108 @@ impl StartError {
             error => error.to_string(),
         }
     }
+}
 
-    /// Logs that a reload failed, and why.
-    pub(crate) fn log_reload(&self) {
-        match self {
-            Self::Configuration(problems) | Self::System(problems) => {
-                let problems = problems.render(Colour::Never);
-                tracing::error!("the new configuration has problems and is not used:\n{problems}");
+/// What the first configuration of the process becomes.
+struct FirstBuild {
+    loader: Arc<Mutex<Loader>>,
+    sites: Arc<Sites>,
+    reports: ProblemReports,
+    access_log: Arc<LogQueue>,
+    log: Option<LogControl>,
+    workers: Workers,
+}
+
+impl FirstBuild {
+    /// Reads the configuration, whose settings install the log, and starts the workers.
+    async fn new(
+        directory: PathBuf,
+        workers: Option<usize>,
+        (logs, log_floor): (Option<LogQueues>, Option<LogLevel>),
+        strict: bool,
+    ) -> Result<Self, StartError> {
+        let of_all = directory.clone();
+        let loader = Arc::new(Mutex::new(Loader::new(directory)));
+        let candidate = match build::read(&loader, BTreeSet::new()).await {
+            // All that is wrong, also with the files of domains.
+            Err(StartError::Configuration(of_main)) => {
+                let loaded = run_blocking(move || crate::config::load(&of_all)).await;
+                return Err(StartError::Configuration(loaded.err().unwrap_or(of_main)));
             }
-            error => tracing::error!(%error, "the new configuration is not used"),
-        }
+            read => read?,
+        };
+        let access_log = logs.as_ref().map(|logs| logs.access.clone());
+        let log_settings = candidate.log_settings();
+        let log =
+            logs.map(|logs| crate::observe::logging::install(log_settings, log_floor, logs.events));
+        let workers = match workers {
+            Some(count) => Workers::start(count).map_err(StartError::Worker)?,
+            None => Workers::here(),
+        };
+        let built = SiteBuild {
+            loader: loader.clone(),
+            candidate,
+            before: None,
+            workers: workers.count(),
+        };
+        let (sites, reports) = built.start(strict).await?;
+        Ok(Self {
+            loader,
+            sites,
+            reports,
+            access_log: access_log.unwrap_or_default(),
+            log,
+            workers,
+        })
+    }
+
+    fn into_app(
+        self,
+        directory: PathBuf,
+        sockets: InheritedSockets,
+        certificates: Arc<Certificates>,
+        passed: PassedState,
+    ) -> Result<App, StartError> {
+        let Self {
+            loader,
+            sites,
+            reports,
+            access_log,
+            log,
+            workers,
+        } = self;
+        let PassedState { tickets, logins } = passed;
+        let snapshot = sites.snapshot.clone();
+        let gateway = Arc::new(Gateway::new(sites, access_log, logins)?);
+        let now = Arc::new(SystemTime::now);
+        let drain = CancellationToken::new();
+        Ok(App {
+            directory,
+            gateway,
+            issuer: Arc::new(Issuer::new(certificates.clone(), &snapshot, now)),
+            certificates,
+            retention: RetentionJobs::default(),
+            server_configs: ServerConfigs::new(tickets)
+                .map_err(|error| StartError::Tls(error.to_string()))?,
+            workers,
+            connections: ConnectionLimits::new(descriptors::bounds_at_start(&snapshot)?),
+            listeners: Mutex::new(RunningListeners::new(sockets)),
+            admin_listeners: AdminListeners::new(),
+            tasks: TaskTracker::new(),
+            connection_drain: ConnectionDrain::new(drain.clone()),
+            drain,
+            drain_tasks: TaskTracker::new(),
+            drained: CancellationToken::new(),
+            upgrades: UpgradeRequests::new(),
+            replaced: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            started: SystemTime::now(),
+            log,
+            reloading: tokio::sync::Mutex::default(),
+            loader,
+            file_changes: watch_channel::channel(()).0,
+            reports: Mutex::new(reports),
+        })
     }
 }
 
@@ -172,101 +280,74 @@ impl App {
             log_floor,
             logs,
             sockets,
+            predecessor,
+            strict,
         } = options;
-        let LoadedConfig { snapshot, warnings } = build::load(directory.clone()).await?;
-        let log_lines = logs.as_ref().map(|logs| logs.access.clone());
-        let log = logs
-            .map(|logs| crate::observe::logging::install(&snapshot.log, log_floor, logs.events));
-        build::log_warnings(&warnings);
-        let workers = match workers {
-            Some(count) => Workers::start(count).map_err(StartError::Worker)?,
-            None => Workers::here(),
-        };
-        let sites = build::sites(snapshot.clone(), None, workers.count()).await?;
-        let gateway = Arc::new(Gateway::new(sites, log_lines.unwrap_or_default())?);
+        // The predecessor serves on what its domain files were when they were valid.
+        let strict = strict || predecessor.is_some();
+        let first = FirstBuild::new(directory.clone(), workers, (logs, log_floor), strict).await?;
+        let snapshot = first.sites.snapshot.clone();
         let certificates = Arc::new(Certificates::new(snapshot.state.clone()));
         build::apply_certificates(&certificates, &snapshot).await;
-        let now = Arc::new(SystemTime::now);
-        let app = Arc::new(Self {
-            directory,
-            gateway,
-            issuer: Arc::new(Issuer::new(certificates.clone(), &snapshot, now)),
-            certificates,
-            server_configs: ServerConfigs::new()
-                .map_err(|error| StartError::Tls(error.to_string()))?,
-            workers,
-            connections: ConnectionLimits::new(snapshot.connection.connections),
-            listeners: Mutex::new(RunningListeners::new(sockets)),
-            admin_listeners: AdminListeners::new(),
-            tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
-            ready: AtomicBool::new(false),
-            started: SystemTime::now(),
-            log,
-            reloading: tokio::sync::Mutex::default(),
-            last_reload: ArcSwap::from_pointee(LastReload::accepted()),
-        });
-        let bound = app.bind_missing(&snapshot)?;
-        app.warn_of_unused_sockets(&snapshot);
-        app.listen(bound);
-        app.publish_listeners();
-        app.start_background_tasks();
-        app.ready.store(true, Ordering::Release);
+        // After all that takes long.
+        let passed = match &predecessor {
+            Some(predecessor) => predecessor.state().await?,
+            None => PassedState::default(),
+        };
+        let app = Arc::new(first.into_app(directory, sockets, certificates, passed)?);
+        app.begin(&snapshot)?;
         Ok(app)
     }
 
-    /// Reads the configuration again and makes it take effect. On any error nothing changes.
-    pub async fn reload(self: &Arc<Self>) -> Result<(), StartError> {
-        let _alone = self.reloading.lock().await;
-        service_manager::reloading().await;
-        let loaded = self.last_reload.load().loaded;
-        let done = self.reload_alone().await;
-        self.last_reload.store(Arc::new(match &done {
-            Ok(()) => LastReload::accepted(),
-            Err(error) => LastReload {
-                refused: Some(error.text()),
-                loaded,
-            },
-        }));
-        service_manager::reloaded(self, done.is_ok()).await;
-        done
-    }
-
-    async fn reload_alone(self: &Arc<Self>) -> Result<(), StartError> {
-        let LoadedConfig { snapshot, warnings } = build::load(self.directory.clone()).await?;
-        build::log_warnings(&warnings);
-        let current = self.gateway.sites.load_full();
-        build::warn_of_fixed(&current.snapshot, &snapshot);
-        build::warn_of_opened(&current.snapshot, &snapshot);
-        let bound = self.bind_missing(&snapshot)?;
-        let sites = build::sites(snapshot.clone(), Some(&current), self.workers.count()).await?;
-        build::apply_certificates(&self.certificates, &snapshot).await;
-        // Files of the previous configuration may have changed since the last poll.
-        let own = sites.clone();
-        run_logged("re-reading htpasswd files", move || {
-            build::refresh_users(&own)
-        })
-        .await;
-        self.gateway.sites.store(sites);
-        self.issuer.apply(&snapshot);
-        self.gateway
-            .access_log
-            .configure(snapshot.log.access, snapshot.log.format);
-        if let Some(log) = &self.log {
-            log.configure(&snapshot.log);
-        }
+    /// Accepts connections, and begins what runs beside them.
+    fn begin(self: &Arc<Self>, snapshot: &Snapshot) -> Result<(), StartError> {
+        let bound = self.bind_all(snapshot)?;
+        self.warn_of_unused_sockets(snapshot);
         self.listen(bound);
-        self.stop_unwanted(&snapshot);
+        self.close_untaken_sockets();
         self.publish_listeners();
-        tracing::info!(domains = snapshot.domains.len(), "configuration reloaded");
+        self.start_background_tasks();
+        self.spawn_until_drain(watch::run(self.clone()));
+        self.ready.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Stops accepting and waits for all connections to end, for `timeout` at most. Returns whether
-    /// all ended by themselves.
+    /// Reads the configuration again and makes it take effect.
+    ///
+    /// Errors: what is not in force of it. The rest is, unless `moorgate.toml` is at fault.
+    pub async fn reload(self: &Arc<Self>) -> Result<(), StartError> {
+        reload::reload(self, ReloadCause::Command).await
+    }
+
+    /// Stops accepting, ends idle connections and waits for all others to end, for `timeout` at
+    /// most. Returns whether all ended by themselves.
     pub async fn drain(&self, timeout: Duration) -> bool {
+        self.end_idle();
+        self.finish(timeout).await
+    }
+
+    /// Stops accepting, and ends the connections between two requests.
+    fn end_idle(&self) {
         self.ready.store(false, Ordering::Release);
-        self.drain.cancel();
+        self.release_sockets();
+        self.connection_drain.end_idle();
+    }
+
+    /// Another process accepts connections from now on: those of this one end with their next
+    /// answers.
+    fn leave_to_successor(&self) {
+        self.replaced.store(true, Ordering::Release);
+        self.release_sockets();
+        self.connection_drain.begin();
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
+    /// Waits for all connections to end, for `timeout` at most, and writes what is pending. Returns
+    /// whether all ended by themselves.
+    async fn finish(&self, timeout: Duration) -> bool {
         self.workers.connections.close();
         self.tasks.close();
         let all = async {
@@ -274,6 +355,7 @@ impl App {
             self.workers.connections.wait().await;
         };
         let ended = tokio::time::timeout(timeout, all).await.is_ok();
+        self.drained.cancel();
         let flush = async {
             tokio::join!(
                 self.run_on_sites("writing tokens", tokens::refresh),
@@ -304,6 +386,13 @@ impl App {
         stores::all_exist(&self.gateway.sites.load())
     }
 
+    /// The number of requests whose responses have not ended.
+    pub(crate) fn running_requests(&self) -> i64 {
+        let sites = self.gateway.sites.load();
+        let domains = sites.all.iter().map(|site| site.traffic.open());
+        domains.sum::<i64>() + self.gateway.unlocated_traffic.open()
+    }
+
     /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.workers.connections.len()
@@ -317,10 +406,7 @@ impl App {
 
     /// The running listeners.
     pub fn listeners(&self) -> Vec<ListenerStatus> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .status()
+        self.running().status()
     }
 
     /// The address of the socket of a listener: it differs from the configured one for port 0.
@@ -350,6 +436,17 @@ impl App {
         self.gateway.verifier.status().hashed
     }
 
+    /// Drives retention at the upstream of a domain, for tests.
+    pub fn retained(&self, domain: &str) -> Result<RetainedDriver, String> {
+        let sites = self.gateway.sites.load();
+        let mut all = sites.all.iter();
+        let site = all.find(|site| site.host.domain.as_str() == domain);
+        let site = site.expect("a domain of the configuration");
+        let upstream =
+            RetainedUpstream::new(&self.gateway, site).map_err(|error| error.to_string())?;
+        Ok(RetainedDriver::new(upstream))
+    }
+
     pub(crate) fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
     }
@@ -363,8 +460,13 @@ impl App {
         &self.certificates
     }
 
-    pub(crate) fn last_reload(&self) -> Arc<LastReload> {
-        self.last_reload.load_full()
+    /// What is in force of the configuration, and what is not.
+    pub(crate) fn configuration(&self) -> ConfigurationStatus {
+        self.reports().status.clone()
+    }
+
+    fn reports(&self) -> MutexGuard<'_, ProblemReports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is wrong with the files of the configuration in force, each with its domain: it is
@@ -379,6 +481,18 @@ impl App {
             Some((site.host.domain.to_string(), problem))
         });
         certificates.chain(users).collect()
+    }
+
+    pub(crate) fn retention(&self) -> &RetentionJobs {
+        &self.retention
+    }
+
+    /// The domain of this name, if it is served here.
+    pub(crate) fn site(&self, domain: &str) -> Option<Arc<Site>> {
+        let sites = self.gateway.sites.load();
+        let mut all = sites.all.iter();
+        all.find(|site| site.host.domain.as_str() == domain)
+            .cloned()
     }
 
     pub(crate) fn issuer(&self) -> &Arc<Issuer> {
@@ -412,6 +526,13 @@ impl App {
     pub(crate) fn spawn_until_drain(&self, task: impl Future<Output = ()> + Send + 'static) {
         let drain = self.drain.clone();
         self.tasks.spawn(drain.run_until_cancelled_owned(task));
+    }
+
+    /// Runs a task that is dropped when the last transfer has ended.
+    fn spawn_until_drained(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let drained = self.drained.clone();
+        self.drain_tasks
+            .spawn(drained.run_until_cancelled_owned(task));
     }
 
     fn is_trusted_proxy(&self, address: IpAddr) -> bool {

@@ -10,10 +10,12 @@ pub mod import;
 pub mod init;
 pub mod manual;
 pub mod reload;
+pub mod retention;
 pub mod run;
 pub mod store;
 pub mod tokens;
 pub mod unlock;
+pub mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,11 +50,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve in the foreground until SIGTERM or SIGINT; SIGHUP reloads the configuration.
-    Run {
-        /// Log at least at level debug, whatever the configuration says.
-        #[arg(long)]
-        debug: bool,
-    },
+    Run(run::RunOptions),
     /// Report all problems of the configuration, or print one line per domain.
     Check {
         #[command(flatten)]
@@ -112,6 +110,12 @@ enum Command {
         #[command(flatten)]
         processes: ProcessOptions,
     },
+    /// Replace the running moorgate by a new process, of a new binary for example, without a lost
+    /// connection; if the new one cannot serve, the old one serves on.
+    Upgrade {
+        #[command(flatten)]
+        processes: ProcessOptions,
+    },
     /// Reset the failed logins of a user, of an address, or of everybody.
     Unlock {
         #[command(flatten)]
@@ -126,6 +130,11 @@ enum Command {
     Tokens {
         #[command(subcommand)]
         command: TokensCommand,
+    },
+    /// Plan which tags the retention rules take away, take them away, and put them back.
+    Retention {
+        #[command(subcommand)]
+        command: retention::RetentionCommand,
     },
     /// Say whether the running moorgate is ready, for the health checks of containers.
     Health {
@@ -155,6 +164,8 @@ enum Command {
 enum StoreCommand {
     /// Compare all stored content with its digests; moorgate may be running.
     Verify(store::VerifyArguments),
+    /// Print what the areas with quotas and the other repositories of a domain's store hold.
+    Usage(store::UsageArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -212,8 +223,10 @@ Examples:
   moorgate certs import /etc/letsencrypt --dry-run
   moorgate import caddy Caddyfile --dry-run
   moorgate reload --config /etc/moorgate
+  moorgate upgrade --config /etc/moorgate
   moorgate unlock alice --domain docker-ci.example.com
   moorgate tokens revoke --user alice
+  moorgate retention plan docker-cache.example.com
 
 Exit status: 0 success, 1 failure, 2 wrong usage or configuration.";
 
@@ -236,7 +249,7 @@ pub fn run() -> ExitCode {
 
 fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run { debug } => run::run(config, debug),
+        Command::Run(options) => run::run(config, options),
         Command::Check { options } => check::run(&config, options),
         Command::Htpasswd {
             file,
@@ -266,30 +279,35 @@ fn dispatch(Arguments { config, command }: Arguments) -> anyhow::Result<ExitCode
         }),
         Command::Store { command } => store(&config, &command),
         Command::Reload { processes } => reload::run(&config, processes),
+        Command::Upgrade { processes } => upgrade::run(&config, processes),
         Command::Unlock {
             options,
             domain,
             processes,
         } => send_command(&config, processes, &unlock::reset(options, domain)),
         Command::Tokens { command } => tokens(&config, command),
+        Command::Retention { command } => retention::run(&config, &command),
         Command::Health { processes } => health::run(&config, processes),
         Command::Init { directory, options } => init::run(&directory, *options),
         Command::Manual { directory } => {
             manual::run(&directory)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Completions { shell } => {
-            let out = &mut std::io::stdout();
-            clap_complete::generate(shell, &mut self::command(), "moorgate", out);
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Completions { shell } => completions(shell),
     }
 }
 
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let out = &mut std::io::stdout();
+    clap_complete::generate(shell, &mut self::command(), "moorgate", out);
+    Ok(ExitCode::SUCCESS)
+}
+
 fn store(config: &Path, command: &StoreCommand) -> anyhow::Result<ExitCode> {
-    let StoreCommand::Verify(arguments) = command;
-    with_snapshot(config, |snapshot| {
-        store::verify(snapshot, arguments, &mut std::io::stdout().lock())
+    let out = &mut std::io::stdout().lock();
+    with_snapshot(config, |snapshot| match command {
+        StoreCommand::Verify(arguments) => store::verify(snapshot, arguments, out),
+        StoreCommand::Usage(arguments) => store::usage(snapshot, arguments, out),
     })
 }
 

@@ -5,9 +5,11 @@ pub(crate) mod activity;
 mod chunked_write;
 mod closing;
 mod coalescing_writer;
+pub(crate) mod drain;
 mod driver;
 mod frames;
 mod io;
+mod securing;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -26,25 +28,27 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 
-use crate::config::network::TrustedProxies;
 use crate::config::snapshot::{ConnectionSettings, Snapshot};
 use crate::config::vhost::ListenAddress;
+use crate::listen::limits::ConnectionLimits;
 use crate::listen::open_connections::OpenConnection;
-use crate::listen::proxy_protocol::{self, ProxyHeader, ProxyProtocolError};
+use crate::registry::host::HostName;
 use crate::request;
 use crate::request::conn_info::{ConnInfo, HandshakeName, Protocol};
 use crate::request::gateway::Gateway;
-use crate::tls::handshake::{Alpn, HandshakeError, Secured, handshake};
+use crate::tls::handshake::{Alpn, Secured};
 use crate::tls::resolver::TlsClient;
 use crate::tls::server_config::ListenerConfig;
 use crate::upstream::client_body::{ClientBody, UnreadStreams};
 use activity::{Activity, ActivityLimits, RequestGuard};
 use closing::close;
 use coalescing_writer::CoalescingWriter;
+use drain::ConnectionDrain;
 use driver::ConnectionDriver;
 use io::WatchedIo;
+use securing::{SecureError, SecuredClient, refuse, secure};
 
 /// A connection as the listener accepted it.
 pub(crate) struct AcceptedConnection<IO> {
@@ -53,6 +57,8 @@ pub(crate) struct AcceptedConnection<IO> {
     pub(crate) listener: ListenAddress,
     pub(crate) at: Instant,
     pub(crate) open: Arc<OpenConnection>,
+    /// Bounds the clients that trusted proxies name.
+    pub(crate) limits: Arc<ConnectionLimits>,
 }
 
 /// Serves an https connection: secures it, then answers its requests until it ends.
@@ -60,7 +66,7 @@ pub(crate) async fn serve_tls<IO>(
     accepted: AcceptedConnection<IO>,
     config: Arc<ListenerConfig>,
     gateway: Arc<Gateway>,
-    drain: CancellationToken,
+    drain: ConnectionDrain,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -70,10 +76,11 @@ pub(crate) async fn serve_tls<IO>(
         listener,
         at,
         open,
+        limits,
     } = accepted;
     let snapshot = gateway.sites.load().snapshot.clone();
     let settings = snapshot.connection;
-    let securing = secure(io, peer, &snapshot.trusted_proxies, config);
+    let securing = secure(io, peer, &snapshot.trusted_proxies, &limits, config);
     let secured = tokio::select! {
         biased;
         // Nothing that could be cut short has been sent.
@@ -85,33 +92,38 @@ pub(crate) async fn serve_tls<IO>(
         secured: Secured { io, sni, alpn },
         address,
         client,
+        permit: _permit,
     } = match secured {
         Ok(secured) => secured,
         Err(error) => return refuse(error, peer, listener, &gateway).await,
     };
-    let name = match (sni, client) {
-        (Some(name), _) => HandshakeName::Sni(name),
-        (None, TlsClient::Any) => HandshakeName::Address,
-        (None, TlsClient::TrustedProxy) => HandshakeName::TrustedProxy,
-    };
+    let name = handshake_name(sni, client);
     let protocol = match alpn {
         Alpn::Http1 => Protocol::Http1,
         Alpn::H2 => Protocol::Http2,
     };
-    let activity = activity(&snapshot, address.ip(), at, open);
+    let activity = activity(&snapshot, address.ip(), at, open, &drain);
     let conn = Arc::new(ConnInfo::new(listener, address, name, protocol, &settings));
+    let driver = ConnectionDriver {
+        activity: activity.clone(),
+        drain: drain.token(protocol),
+        conn: &conn,
+    };
     let service = ConnectionService {
         gateway,
         conn: conn.clone(),
-        activity: activity.clone(),
+        activity,
         unread: UnreadStreams::new(),
     };
-    let driver = ConnectionDriver {
-        activity,
-        drain,
-        conn: &conn,
-    };
     serve_requests(io, service, driver, &settings).await;
+}
+
+fn handshake_name(sni: Option<HostName>, client: TlsClient) -> HandshakeName {
+    match (sni, client) {
+        (Some(name), _) => HandshakeName::Sni(name),
+        (None, TlsClient::Any) => HandshakeName::Address,
+        (None, TlsClient::TrustedProxy) => HandshakeName::TrustedProxy,
+    }
 }
 
 /// Answers the requests of a TLS stream in the protocol that was negotiated.
@@ -149,96 +161,11 @@ async fn serve_requests<IO>(
     }
 }
 
-/// Why a connection did not become a TLS stream.
-enum SecureError<IO> {
-    Proxy(ProxyProtocolError),
-    Handshake(HandshakeError<IO>),
-    TimedOut,
-}
-
-async fn refuse<IO>(
-    error: SecureError<IO>,
-    peer: SocketAddr,
-    listener: ListenAddress,
-    gateway: &Gateway,
-) where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let failed = |reason: &str, error: &dyn std::fmt::Display| {
-        tracing::debug!(%peer, %listener, reason, %error, "handshake failed");
-        // Load balancers that check a port connect and leave, and a challenge is no failure.
-        if matches!(reason, "closed" | "acme_challenge") {
-            return;
-        }
-        if let Some(count) = gateway.handshake_log.count(peer.ip()) {
-            let peer = peer.ip();
-            tracing::info!(%peer, %listener, count, reason, %error, "TLS handshakes refused");
-        }
-    };
-    match error {
-        SecureError::Handshake(HandshakeError::PlainHttp(request)) => {
-            tracing::debug!(%peer, %listener, "plain HTTP on a TLS port");
-            if let Some(count) = gateway.plain_http_log.count(peer.ip()) {
-                let peer = peer.ip();
-                tracing::info!(%peer, %listener, count, "plain HTTP requests on a TLS port refused");
-            }
-            let _ = request.refuse().await;
-        }
-        SecureError::Handshake(HandshakeError::NoName) => {
-            if let Some(count) = gateway.nameless_log.count(peer.ip()) {
-                let (peer, cure) = (peer.ip(), NO_NAME_CURE);
-                tracing::info!(%peer, %listener, count, cure, "TLS without a server name refused");
-            }
-        }
-        SecureError::Handshake(error) => failed(error.reason(), &error),
-        SecureError::Proxy(error) => failed("proxy_protocol", &error),
-        SecureError::TimedOut => failed("timeout", &"it took too long"),
-    }
-}
-
-/// What a handshake without a server name lacks.
-const NO_NAME_CURE: &str = "a proxy in front must send it (SNI) or be named in `trusted_proxies`; a \
-    client that uses an IP address needs it in `aliases` of one domain";
-
-/// A client whose handshake is complete.
-struct SecuredClient<IO> {
-    secured: Secured<IO>,
-    /// That of the PROXY header, or the peer's.
-    address: SocketAddr,
-    client: TlsClient,
-}
-
-/// Reads the PROXY header of a trusted proxy and performs the handshake.
-async fn secure<IO>(
-    mut io: IO,
-    peer: SocketAddr,
-    trusted: &TrustedProxies,
-    config: Arc<ListenerConfig>,
-) -> Result<SecuredClient<IO>, SecureError<IO>>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let (ProxyHeader { source, rest }, client) = if trusted.contain(peer.ip()) {
-        let header = proxy_protocol::read(&mut io).await;
-        (header.map_err(SecureError::Proxy)?, TlsClient::TrustedProxy)
-    } else {
-        (ProxyHeader::none(), TlsClient::Any)
-    };
-    let secured = handshake(io, rest, config, client)
-        .await
-        .map_err(SecureError::Handshake)?;
-    Ok(SecuredClient {
-        secured,
-        address: source.unwrap_or(peer),
-        client,
-    })
-}
-
 /// A plain HTTP/1.1 connection with a service of its own: redirects and the admin listener.
 pub(crate) async fn serve_plain<IO, F, R, B>(
     accepted: AcceptedConnection<IO>,
     snapshot: &Snapshot,
-    drain: CancellationToken,
+    drain: ConnectionDrain,
     answer: F,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -252,17 +179,23 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
         listener,
         at,
         open,
+        limits: _,
     } = accepted;
     let settings = snapshot.connection;
-    let activity = activity(snapshot, peer.ip(), at, open);
+    let activity = activity(snapshot, peer.ip(), at, open, &drain);
     let (name, protocol) = (HandshakeName::Address, Protocol::Http1);
     let conn = ConnInfo::new(listener, peer, name, protocol, &settings);
     let watch = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut guard = watch.request();
+        let version = request.version();
         let answer = answer(request);
+        let watch = watch.clone();
         async move {
-            let response = answer.await;
+            let mut response = answer.await;
+            watch
+                .drain()
+                .mark_last_answer(version, response.headers_mut());
             guard.answered();
             Ok::<_, Infallible>(response.map(|body| GuardedBody {
                 body,
@@ -275,7 +208,7 @@ pub(crate) async fn serve_plain<IO, F, R, B>(
     let connection = http1_settings(&settings).serve_connection(io, service);
     let driver = ConnectionDriver {
         activity,
-        drain,
+        drain: drain.token(protocol),
         conn: &conn,
     };
     driver.drive_http1(connection).await;
@@ -287,11 +220,12 @@ fn activity(
     client: IpAddr,
     at: Instant,
     open: Arc<OpenConnection>,
+    drain: &ConnectionDrain,
 ) -> Arc<Activity> {
     if snapshot.trusted_proxies.contain(client) {
         open.authenticate();
     }
-    Arc::new(Activity::new(at, limits(snapshot), open))
+    Arc::new(Activity::new(at, limits(snapshot), open, drain.clone()))
 }
 
 /// The maximum of each timeout over all virtual hosts, since a connection may serve any of them.
@@ -377,7 +311,10 @@ impl ConnectionService {
             Protocol::Http1 | Protocol::Http2 => (ClientBody::new(body), None),
         };
         let request = Request::from_parts(parts, body);
-        let response = request::handle(&self.gateway, &self.conn, request, guard.open).await;
+        let version = request.version();
+        let mut response = request::handle(&self.gateway, &self.conn, request, guard.open).await;
+        let drain = self.activity.drain();
+        drain.mark_last_answer(version, response.headers_mut());
         if self.conn.has_login() {
             self.activity.authenticate();
         }

@@ -5,4 +5,5 @@ pub(crate) mod handshake;
 pub(crate) mod plain_http;
 pub(crate) mod resolver;
 pub(crate) mod server_config;
+pub(crate) mod ticket_keys;
 pub(crate) mod transport;

@@ -5,6 +5,7 @@
 
 mod certs;
 pub(crate) mod client;
+pub(crate) mod retention;
 mod socket;
 mod tokens;
 mod unlock;
@@ -22,7 +23,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Readiness;
+use crate::app::upgrade::{self, Successor};
 use crate::app::{App, StartError};
+use crate::certs::library_error::with_sources;
+use retention::RetentionAction;
 pub(crate) use socket::ControlSocket;
 pub(crate) use tokens::TokenSelection;
 pub(crate) use unlock::UnlockTarget;
@@ -56,6 +60,12 @@ pub(crate) enum ControlCommand {
         /// `None`: of all domains.
         domain: Option<String>,
     },
+    /// Begin a run of retention: the text of the reply is a `RetentionJobState` in JSON.
+    Retention { action: RetentionAction },
+    /// Wait some seconds for the end of a run: the same reply.
+    RetentionJob { job: u64 },
+    /// Start the program anew and let the new process take over.
+    Upgrade {},
 }
 
 /// What tells the processes that share a state directory apart.
@@ -140,7 +150,9 @@ async fn serve_one(app: &Arc<App>, mut stream: UnixStream) -> io::Result<()> {
     let mut line = Vec::new();
     let mut from = BufReader::new(from.take(MAX_COMMAND_BYTES));
     timeout(IO_TIMEOUT, from.read_until(b'\n', &mut line)).await??;
+    let mut successor = None;
     let reply = match serde_json::from_slice(&line) {
+        Ok(ControlCommand::Upgrade {}) => replace_process(app, &mut successor).await,
         Ok(command) => timeout(COMMAND_TIMEOUT, perform(app, command))
             .await
             .unwrap_or_else(|_| ControlReply::failed("the command did not complete in time")),
@@ -165,6 +177,24 @@ async fn perform(app: &Arc<App>, command: ControlCommand) -> ControlReply {
         ControlCommand::RevokeTokens { which, domain } => {
             tokens::revoke(app, &which, domain.as_deref()).await
         }
+        ControlCommand::Retention { action } => retention::begin(app, action).await,
+        ControlCommand::RetentionJob { job } => retention::wait(app, job).await,
+        ControlCommand::Upgrade {} => replace_process(app, &mut None).await,
+    }
+}
+
+/// This process drains when `successor` is dropped, which ends the connection of the command.
+async fn replace_process(app: &App, successor: &mut Option<Successor>) -> ControlReply {
+    match upgrade::request(app).await {
+        Ok(new) => {
+            let reply = ControlReply::done(format!("process {} serves now", new.pid));
+            *successor = Some(new);
+            reply
+        }
+        Err(error) => {
+            let text = with_sources(&error);
+            ControlReply::failed(format!("not upgraded, the old process serves on: {text}"))
+        }
     }
 }
 
@@ -188,9 +218,11 @@ async fn reload(app: &Arc<App>) -> ControlReply {
         }
         return ControlReply::done(text);
     };
-    error.log_reload();
     let text = error.text();
-    let unused = "the new configuration is not used";
+    let unused = match app.configuration().refused() {
+        Some(_) => "the new configuration is not used",
+        None => "the configuration is reloaded, but not all of it is in force",
+    };
     match error {
         StartError::Configuration(_) => ControlReply::refused(format!("{unused}:\n{text}")),
         StartError::System(_) => ControlReply::failed(format!("{unused}:\n{text}")),

@@ -4,6 +4,8 @@ mod certificates;
 mod format;
 mod logins;
 mod process;
+mod quotas;
+mod retention;
 mod traffic;
 mod upstreams;
 
@@ -59,8 +61,10 @@ impl Collector for Scrape {
         process::write(out, app)?;
         traffic::write(out, app)?;
         upstreams::write(out, app)?;
+        quotas::write(out, app)?;
         logins::write(out, app)?;
-        certificates::write(out, app)
+        certificates::write(out, app)?;
+        retention::write(out, app)
     }
 }
 

@@ -8,8 +8,15 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::SharedVirtualHost;
 
+/// Warns of what the rules and the users of a domain say that has no effect.
+pub(super) fn warn(host: &SharedVirtualHost, users: Option<&UsersFile>, problems: &mut Problems) {
+    warn_of_skipped_lines(host, users, problems);
+    warn_of_unknown_users(host, users, problems);
+    warn_of_users_without_repositories(host, users, problems);
+}
+
 /// Warns of the lines of the htpasswd file whose users cannot log in.
-pub(super) fn warn_of_skipped_lines(
+fn warn_of_skipped_lines(
     host: &SharedVirtualHost,
     users: Option<&UsersFile>,
     problems: &mut Problems,
@@ -39,7 +46,7 @@ pub(super) fn warn_of_skipped_lines(
 }
 
 /// Warns of names that no user of the domain has, in the rules of its own file.
-pub(super) fn warn_of_unknown_users(
+fn warn_of_unknown_users(
     host: &SharedVirtualHost,
     users: Option<&UsersFile>,
     problems: &mut Problems,
@@ -66,7 +73,7 @@ fn is_known(reference: &UserReference, users: &Htpasswd) -> bool {
 }
 
 /// Warns of users for whom `${user}` gives no valid repository name: a rule that never applies.
-pub(super) fn warn_of_users_without_repositories(
+fn warn_of_users_without_repositories(
     host: &SharedVirtualHost,
     users: Option<&UsersFile>,
     problems: &mut Problems,

@@ -1,12 +1,13 @@
-//! The listeners of the process: bound before a configuration takes effect, stopped after another
-//! one has.
+//! The listeners of the process: bound when a configuration takes effect, stopped when another one
+//! does. A start needs all of them; later, one that cannot be bound is reported and tried again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::listen_problem::listen_problem;
 use super::{App, StartError};
-use crate::config::problem::Problems;
+use crate::config::problem::{Colour, Problem, Problems};
 use crate::config::snapshot::Snapshot;
 use crate::config::vhost::ListenAddress;
 use crate::connection::{AcceptedConnection, serve_plain, serve_tls};
 use crate::listen::accept::accept;
-use crate::listen::inherited::InheritedSockets;
+use crate::listen::inherited::{InheritedSockets, ListenerOwner, PassedListener};
 use crate::listen::limits::{ConnectionLimits, ConnectionPermit};
 use crate::listen::socket;
 use crate::request::plain::answer_plain;
@@ -65,13 +66,28 @@ pub struct ListenerStatus {
 #[derive(Debug, Default)]
 pub(super) struct RunningListeners {
     inherited: InheritedSockets,
-    by_key: HashMap<(ListenerKind, ListenAddress), RunningListener>,
+    by_key: HashMap<ListenerKey, RunningListener>,
+    /// Those that could not be bound, with the problem.
+    unbound: BTreeMap<ListenerKey, Problem>,
+}
+
+type ListenerKey = (ListenerKind, ListenAddress);
+
+/// A listener that could not be bound.
+#[derive(Clone, Debug)]
+pub(crate) struct UnboundListener {
+    pub(crate) kind: ListenerKind,
+    pub(crate) configured: ListenAddress,
+    pub(crate) problem: String,
 }
 
 #[derive(Debug)]
 struct RunningListener {
     bound: SocketAddr,
     stop: CancellationToken,
+    /// The same socket, for a successor of the process. `None` once the process drains: clients are
+    /// refused only when nobody has it open.
+    socket: Option<std::net::TcpListener>,
 }
 
 impl RunningListeners {
@@ -79,15 +95,33 @@ impl RunningListeners {
         Self {
             inherited,
             by_key: HashMap::new(),
+            unbound: BTreeMap::new(),
         }
     }
 
-    /// The socket that the service manager has passed on, or else a new one.
-    fn open(&self, address: ListenAddress) -> io::Result<std::net::TcpListener> {
-        match self.inherited.find(address) {
+    /// The socket that the service manager or a predecessor has passed on, or else a new one.
+    fn open(
+        &mut self,
+        kind: ListenerKind,
+        configured: ListenAddress,
+    ) -> io::Result<std::net::TcpListener> {
+        match self.inherited.find(&owner(kind, configured)) {
             Some(socket) => socket,
-            None => socket::bind(address),
+            None => socket::bind(configured),
         }
+    }
+
+    fn passed(&self) -> io::Result<Vec<PassedListener>> {
+        let mut all = self.inherited.of_service_manager()?;
+        for (&(kind, configured), listener) in &self.by_key {
+            if let Some(socket) = &listener.socket
+                && !self.inherited.is_of_service_manager(listener.bound)
+            {
+                let (socket, owner) = (socket.try_clone()?, Some(owner(kind, configured)));
+                all.push(PassedListener { socket, owner });
+            }
+        }
+        Ok(all)
     }
 
     pub(super) fn status(&self) -> Vec<ListenerStatus> {
@@ -99,6 +133,13 @@ impl RunningListeners {
         let mut all: Vec<ListenerStatus> = self.by_key.iter().map(status).collect();
         all.sort_by_key(|status| (status.kind, status.configured));
         all
+    }
+}
+
+fn owner(kind: ListenerKind, configured: ListenAddress) -> ListenerOwner {
+    ListenerOwner {
+        kind: kind.as_str().to_owned(),
+        configured,
     }
 }
 
@@ -115,6 +156,13 @@ pub(super) struct NewSocket {
     kind: ListenerKind,
     configured: ListenAddress,
     socket: std::net::TcpListener,
+}
+
+/// The sockets that could be bound, and the problems of the others.
+#[derive(Default)]
+struct BoundSockets {
+    sockets: Vec<NewSocket>,
+    failed: BTreeMap<ListenerKey, Problem>,
 }
 
 pub(super) fn configured_listeners(snapshot: &Snapshot) -> Vec<(ListenerKind, ListenAddress)> {
@@ -134,30 +182,144 @@ pub(super) fn configured_listeners(snapshot: &Snapshot) -> Vec<(ListenerKind, Li
 }
 
 impl App {
-    /// Binds the listeners of a configuration that are not running. All or none.
-    pub(super) fn bind_missing(&self, snapshot: &Snapshot) -> Result<Vec<NewSocket>, StartError> {
-        let listeners = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let missing = configured_listeners(snapshot)
-            .into_iter()
-            .filter(|key| !listeners.by_key.contains_key(key));
-        let (mut sockets, mut problems) = (Vec::new(), Problems::default());
+    /// Binds the listeners of a configuration, for a start: all or none.
+    pub(super) fn bind_all(&self, snapshot: &Snapshot) -> Result<Vec<NewSocket>, StartError> {
+        let BoundSockets { sockets, failed } = self.bind_missing(snapshot);
+        if failed.is_empty() {
+            return Ok(sockets);
+        }
+        Err(StartError::System(failed.into_values().collect()))
+    }
+
+    /// Binds the listeners of a configuration that are not running, as far as that is possible.
+    ///
+    /// Errors: no https listener would be there.
+    pub(super) fn bind_some(&self, snapshot: &Snapshot) -> Result<Vec<NewSocket>, StartError> {
+        let BoundSockets { sockets, failed } = self.bind_missing(snapshot);
+        let mut listeners = self.running();
+        let is_own = |address: ListenAddress| {
+            let mut running = listeners.by_key.values();
+            running.any(|running| running.bound.port() == address.0.port())
+        };
+        // What only our own listeners are in the way of is free when they stop.
+        let is_hopeless = |(kind, address): &ListenerKey| {
+            *kind == ListenerKind::Https
+                && failed.contains_key(&(*kind, *address))
+                && !is_own(*address)
+        };
+        let mut https = snapshot
+            .https
+            .iter()
+            .map(|address| (ListenerKind::Https, *address));
+        if https.all(|key| is_hopeless(&key)) {
+            return Err(StartError::System(failed.into_values().collect()));
+        }
+        listeners.unbound.retain(|key, _| failed.contains_key(key));
+        Ok(sockets)
+    }
+
+    fn bind_missing(&self, snapshot: &Snapshot) -> BoundSockets {
+        let mut listeners = self.running();
+        let mut missing = configured_listeners(snapshot);
+        missing.retain(|key| !listeners.by_key.contains_key(key));
+        let mut bound = BoundSockets::default();
         for (kind, configured) in missing {
-            match listeners.open(configured) {
-                Ok(socket) => sockets.push(NewSocket {
+            match listeners.open(kind, configured) {
+                Ok(socket) => bound.sockets.push(NewSocket {
                     kind,
                     configured,
                     socket,
                 }),
-                Err(error) => problems.push(listen_problem(snapshot, configured, &error)),
+                Err(error) => {
+                    let problem = listen_problem(snapshot, configured, &error);
+                    bound.failed.insert((kind, configured), problem);
+                }
             }
         }
-        if problems.has_errors() {
-            return Err(StartError::System(problems));
+        bound
+    }
+
+    /// Binds what could not be bound before others had stopped, and reports what cannot be bound.
+    pub(super) async fn bind_rest(self: &Arc<Self>, snapshot: &Snapshot) {
+        for _ in 0..MAX_RELEASE_CHECKS {
+            if self.bind_again(snapshot).is_empty() {
+                break;
+            }
+            // Listeners that stop close their sockets on another thread.
+            tokio::time::sleep(RELEASE_CHECK_INTERVAL).await;
         }
-        Ok(sockets)
+        let failed = self.bind_again(snapshot);
+        let mut listeners = self.running();
+        for (key, problem) in &failed {
+            if !listeners.unbound.contains_key(key) {
+                let (kind, address) = (key.0.as_str(), key.1);
+                let problem = problem.render(Colour::Never);
+                tracing::error!(kind, %address, "a listener is missing, its address is tried again:\n{problem}");
+            }
+        }
+        listeners.unbound = failed;
+        drop(listeners);
+        self.publish_listeners();
+    }
+
+    /// Serves the missing listeners that can be bound now, and returns the others.
+    fn bind_again(self: &Arc<Self>, snapshot: &Snapshot) -> BTreeMap<ListenerKey, Problem> {
+        let BoundSockets { sockets, failed } = self.bind_missing(snapshot);
+        self.listen(sockets);
+        failed
+    }
+
+    /// Tries again to bind the listeners that are missing.
+    pub(super) async fn retry_listeners(self: Arc<Self>) {
+        if self.running().unbound.is_empty() {
+            return;
+        }
+        let _alone = self.reloading.lock().await;
+        let snapshot = self.snapshot();
+        let failed = self.bind_again(&snapshot);
+        self.running().unbound = failed;
+        self.publish_listeners();
+    }
+
+    /// What is wrong with the listeners that could not be bound.
+    pub(super) fn listen_problems(&self) -> Problems {
+        self.running().unbound.values().cloned().collect()
+    }
+
+    /// The listeners that could not be bound.
+    pub(crate) fn unbound_listeners(&self) -> Vec<UnboundListener> {
+        let listeners = self.running();
+        let unbound = listeners.unbound.iter();
+        let unbound = unbound.map(|(&(kind, configured), problem)| UnboundListener {
+            kind,
+            configured,
+            problem: problem.message().to_owned(),
+        });
+        unbound.collect()
+    }
+
+    pub(super) fn running(&self) -> MutexGuard<'_, RunningListeners> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sockets for a successor of the process: those of all listeners, and those that the
+    /// service manager has passed on.
+    pub(super) fn passed_listeners(&self) -> io::Result<Vec<PassedListener>> {
+        self.running().passed()
+    }
+
+    /// Leaves the sockets to whoever else has them open.
+    pub(super) fn release_sockets(&self) {
+        for listener in self.running().by_key.values_mut() {
+            listener.socket = None;
+        }
+    }
+
+    /// Closes the sockets of a predecessor that this configuration does not use.
+    pub(super) fn close_untaken_sockets(&self) {
+        self.running().inherited.close_untaken();
     }
 
     /// Says which inherited sockets no listener uses: their clients wait for ever.
@@ -166,11 +328,7 @@ impl App {
             .into_iter()
             .map(|(_, address)| address)
             .collect();
-        let listeners = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for address in listeners.inherited.unused(&configured) {
+        for address in self.running().inherited.unused(&configured) {
             tracing::warn!(%address, "the service manager passed a socket that no setting names: nobody answers there");
         }
     }
@@ -191,6 +349,7 @@ impl App {
             configured,
             socket,
         } = new;
+        let passable = socket.try_clone()?;
         let socket = TcpListener::from_std(socket)?;
         let bound = socket.local_addr()?;
         let stop = self.drain.child_token();
@@ -208,12 +367,12 @@ impl App {
             ListenerKind::Admin => drop(self.admin_listeners.sender.send(listener)),
         }
         tracing::info!(kind = kind.as_str(), address = %bound, "listening");
-        let mut listeners = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let running = RunningListener { bound, stop };
-        listeners.by_key.insert((kind, configured), running);
+        let running = RunningListener {
+            bound,
+            stop,
+            socket: Some(passable),
+        };
+        self.running().by_key.insert((kind, configured), running);
         Ok(())
     }
 
@@ -237,8 +396,8 @@ impl App {
             stop,
             move |address| own.is_trusted_proxy(address),
             move |stream, peer, permit| {
-                let (config, gateway, drain) =
-                    (config.clone(), app.gateway.clone(), app.drain.clone());
+                let (config, gateway) = (config.clone(), app.gateway.clone());
+                let drain = app.connection_drain.clone();
                 app.workers.serve(stream, peer, async move |io, peer| {
                     let _ = io.set_nodelay(true);
                     let accepted = AcceptedConnection {
@@ -247,6 +406,7 @@ impl App {
                         listener,
                         at: Instant::now(),
                         open: permit.connection.clone(),
+                        limits: permit.limits.clone(),
                     };
                     let serving = pin!(serve_tls(accepted, config, gateway, drain));
                     permit.serve(serving).await;
@@ -282,9 +442,10 @@ impl App {
                     listener,
                     at: Instant::now(),
                     open: permit.connection.clone(),
+                    limits: permit.limits.clone(),
                 };
                 let snapshot = own.snapshot();
-                let drain = own.drain.clone();
+                let drain = own.connection_drain.clone();
                 let answer = move |request| answer(own.clone(), request);
                 let serving = pin!(serve_plain(accepted, &snapshot, drain, answer));
                 permit.serve(serving).await;
@@ -309,11 +470,7 @@ impl App {
     /// Stops the listeners that a configuration does not have. Their connections continue.
     pub(super) fn stop_unwanted(&self, snapshot: &Snapshot) {
         let wanted = configured_listeners(snapshot);
-        let mut listeners = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        listeners.by_key.retain(|key, listener| {
+        self.running().by_key.retain(|key, listener| {
             let is_wanted = wanted.contains(key);
             if !is_wanted {
                 let address = listener.bound;
@@ -324,3 +481,9 @@ impl App {
         });
     }
 }
+
+/// A listener that stops has closed its socket after the first of them, or a busy machine needs more.
+const MAX_RELEASE_CHECKS: usize = 20;
+const RELEASE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// How often an address that could not be bound is tried again.
+pub(super) const LISTENER_RETRY_INTERVAL: Duration = Duration::from_secs(3);

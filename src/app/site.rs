@@ -1,6 +1,7 @@
 //! Builds a site, the live parts of one domain, and keeps those of the previous one that are
 //! unchanged.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -11,9 +12,15 @@ use crate::auth::policy::Policy;
 use crate::auth::token::Tokens;
 use crate::auth::upload_session::SessionKey;
 use crate::config::problem::{Problem, Problems};
-use crate::config::upstream::{Redirects, Scheme, UpstreamSettings, UpstreamUrl};
-use crate::config::vhost::{RegistrySettings, SharedVirtualHost, StoreSettings};
-use crate::request::site::{Backend, Registry, Site};
+use crate::config::upstream::{
+    AdminLogin, Redirects, ReplicaCheck, Scheme, UpstreamSettings, UpstreamUrl,
+};
+use crate::config::vhost::{RegistrySettings, SharedVirtualHost, StoreSettings, VirtualHost};
+use crate::crypto::sha256;
+use crate::journal::Journal;
+use crate::registry::host::HostName;
+use crate::registry::upload_id::ReplicaId;
+use crate::request::site::{Backend, Registry, SharedWriteLocks, Site};
 use crate::request::via::ViaPseudonym;
 use crate::store::Store;
 use crate::store::spool::DomainSpool;
@@ -23,6 +30,7 @@ use crate::upstream::credential::Credential;
 use crate::upstream::health::{UpstreamHealth, UpstreamRole};
 use crate::upstream::known_product::KnownProduct;
 use crate::upstream::product::api::ApiClient;
+use crate::upstream::replica::Replica;
 
 /// What a site is built for.
 #[derive(Clone, Copy)]
@@ -31,6 +39,7 @@ pub(super) enum Purpose<'a> {
     Check,
     /// To serve.
     Serve {
+        state: &'a Path,
         workers: usize,
         session_key: Option<&'a SessionKey>,
         tokens: Option<&'a Arc<Tokens>>,
@@ -47,6 +56,7 @@ pub(super) fn build_site(
     let (workers, session_key, tokens) = match purpose {
         Purpose::Check => (1, None, None),
         Purpose::Serve {
+            state: _,
             workers,
             session_key,
             tokens,
@@ -56,14 +66,14 @@ pub(super) fn build_site(
         host,
         before,
         workers,
+        session_key,
         problems,
     };
+    let files_digest = files_digest(host);
     let users = builder.users();
     let trust = builder.trust();
     if let Purpose::Check = purpose {
-        access::warn_of_skipped_lines(host, users.as_deref(), builder.problems);
-        access::warn_of_unknown_users(host, users.as_deref(), builder.problems);
-        access::warn_of_users_without_repositories(host, users.as_deref(), builder.problems);
+        access::warn(host, users.as_deref(), builder.problems);
     }
     let registry = match (&host.registry, purpose) {
         (RegistrySettings::Upstream(upstream), _) => builder.upstream(upstream, trust.as_ref()),
@@ -73,6 +83,7 @@ pub(super) fn build_site(
     let browser = builder.browser(trust.as_ref());
     let challenge = builder.challenge();
     let spool = builder.spool(purpose);
+    let journal = builder.journal(purpose, registry.as_ref());
     Some(Site {
         host: host.clone(),
         users: users?,
@@ -82,13 +93,41 @@ pub(super) fn build_site(
             .filter(|_| host.auth.mode.tokens().is_some())
             .cloned(),
         registry: registry?,
-        rules_lock_tags: false,
+        journal,
+        write_locks: SharedWriteLocks::default(),
+        files_digest,
         storage: trust.filter(|_| follows_redirects(host)),
         spool: spool?,
         browser: browser?,
         traffic: before.map_or_else(Arc::default, |site| site.traffic.clone()),
         challenge: challenge?,
     })
+}
+
+/// Whether a site is what would be built of `host` now.
+pub(super) fn is_current(site: &Site, host: &SharedVirtualHost) -> bool {
+    let registry = site.registry.upstream();
+    Arc::ptr_eq(&site.host, host)
+        && registry.is_none_or(|registry| registry.credential.is_current())
+        && site.files_digest == files_digest(host)
+}
+
+/// Of the files that are read when a site is built, and that nothing else reads again: roots, and
+/// the secret for the product's API.
+fn files_digest(host: &VirtualHost) -> [u8; 32] {
+    let Some(upstream) = host.registry.upstream() else {
+        return [0; 32];
+    };
+    let secret = match &upstream.admin {
+        Some(AdminLogin::Password { password, .. }) => password.file(),
+        Some(AdminLogin::Token(token)) => token.file(),
+        None => None,
+    };
+    let files = [upstream.roots.as_deref(), secret];
+    // Of a file that cannot be read, the digest of nothing: it is reported elsewhere.
+    let digests = files.map(|file| file.and_then(|file| std::fs::read(file).ok()));
+    let digests = digests.map(|content| content.map_or([0; 32], |content| sha256(&content)));
+    sha256(digests.as_flattened())
 }
 
 /// The upstream of `host` alone, for questions to it. `None`: it has none, or one with errors, which
@@ -99,6 +138,7 @@ pub(super) fn build_upstream(host: &SharedVirtualHost) -> Option<Backend> {
         host,
         before: None,
         workers: 1,
+        session_key: None,
         problems: &mut Problems::default(),
     };
     let trust = builder.trust();
@@ -112,6 +152,9 @@ pub(super) fn build_upstream(host: &SharedVirtualHost) -> Option<Backend> {
 struct TargetSettings<'a> {
     role: UpstreamRole,
     url: &'a UpstreamUrl,
+    /// Further replicas.
+    others: &'a [UpstreamUrl],
+    check: Option<&'a ReplicaCheck>,
     credential: Credential,
     product: Arc<KnownProduct>,
 }
@@ -120,6 +163,8 @@ struct SiteBuilder<'a> {
     host: &'a SharedVirtualHost,
     before: Option<&'a Arc<Site>>,
     workers: usize,
+    /// `None`: nothing is served.
+    session_key: Option<&'a SessionKey>,
     problems: &'a mut Problems,
 }
 
@@ -185,6 +230,8 @@ impl SiteBuilder<'_> {
         let settings = TargetSettings {
             role: UpstreamRole::Registry,
             url: &upstream.url,
+            others: &upstream.others,
+            check: upstream.check.as_ref(),
             credential,
             product,
         };
@@ -241,6 +288,8 @@ impl SiteBuilder<'_> {
         let settings = TargetSettings {
             role: UpstreamRole::Browser,
             url: &browser.url,
+            others: &[],
+            check: None,
             credential: Credential::None,
             product: Arc::new(KnownProduct::none()),
         };
@@ -257,31 +306,16 @@ impl SiteBuilder<'_> {
         before: Option<&Backend>,
         trust: Option<&Trust>,
     ) -> Result<Backend, ConnectorError> {
-        let TargetSettings {
-            role,
-            url,
-            credential,
-            product,
-        } = settings;
+        let url = settings.url;
         let default_port = if url.scheme == Scheme::Https { 443 } else { 80 };
         let authority = url.host.authority(url.port, default_port);
         let authority = HeaderValue::try_from(authority).expect("a host name is visible ASCII");
-        let same = before.filter(|old| old.upstream.target() == url);
-        // Pooled connections are kept, unless the timeout changed or roots, which may have.
-        let connect = self.host.timeouts.upstream_connect;
-        let kept = same
-            .filter(|old| url.scheme == Scheme::Http && old.upstream.connect_timeout() == connect);
-        let upstream = match kept {
-            Some(old) => old.upstream.clone(),
-            None => {
-                let known = same.and_then(|old| old.upstream.health().cloned());
-                let health = known.unwrap_or_else(|| {
-                    Arc::new(UpstreamHealth::new(role, self.host.domain.as_str(), url))
-                });
-                let connector = Connector::new(url.clone(), trust)?;
-                Upstream::new(connector, self.workers, connect, Some(health))
-            }
-        };
+        let upstream = self.connected(&settings, before, trust)?;
+        let TargetSettings {
+            credential,
+            product,
+            ..
+        } = settings;
         // Requests are under way that it marks.
         let via = match before {
             Some(old) => old.via.clone(),
@@ -295,6 +329,68 @@ impl SiteBuilder<'_> {
             api: None,
             via,
         })
+    }
+
+    /// The upstream with what is unchanged of the one before.
+    fn connected(
+        &self,
+        settings: &TargetSettings<'_>,
+        before: Option<&Backend>,
+        trust: Option<&Trust>,
+    ) -> Result<Arc<Upstream>, ConnectorError> {
+        let mut replicas = Vec::new();
+        for url in std::iter::once(settings.url).chain(settings.others) {
+            replicas.push(self.replica(settings.role, url, before, trust)?);
+        }
+        if let Some(old) = before
+            && old.upstream.is_of(&replicas, settings.check)
+        {
+            return Ok(old.upstream.clone());
+        }
+        let first = replicas.remove(0);
+        if replicas.is_empty() {
+            return Ok(Upstream::of(first));
+        }
+        let upstream = Upstream::of_replicas(first, replicas, settings.check.cloned());
+        if let Some(group) = upstream.group().filter(|_| self.session_key.is_some()) {
+            group.begin_checks();
+        }
+        Ok(upstream)
+    }
+
+    /// One server, with the connections and the health that it had.
+    fn replica(
+        &self,
+        role: UpstreamRole,
+        url: &UpstreamUrl,
+        before: Option<&Backend>,
+        trust: Option<&Trust>,
+    ) -> Result<Arc<Replica>, ConnectorError> {
+        let mut old = before.into_iter().flat_map(|old| old.upstream.replicas());
+        let same = old.find(|replica| replica.target() == url);
+        // Pooled connections are kept, unless the timeout changed or roots, which may have.
+        let connect = self.host.timeouts.upstream_connect;
+        let kept =
+            same.filter(|old| url.scheme == Scheme::Http && old.connect_timeout() == connect);
+        if let Some(kept) = kept {
+            return Ok(kept.clone());
+        }
+        let known = same.and_then(|old| old.health().cloned());
+        let domain = self.host.domain.as_str();
+        let health = known.unwrap_or_else(|| Arc::new(UpstreamHealth::new(role, domain, url)));
+        let connector = Connector::new(url.clone(), trust)?;
+        let address = url.to_string();
+        let id = match self.session_key {
+            Some(key) => key.replica(domain, &address),
+            None => ReplicaId::from_tag(&sha256(address.as_bytes())),
+        };
+        Ok(Replica::new(
+            id,
+            connector,
+            self.workers,
+            connect,
+            Some(health),
+        ))
     }
 
     /// The inner value is `None` for a domain without an upstream, the outer for an error.
@@ -317,6 +413,24 @@ impl SiteBuilder<'_> {
             .map(Some)
     }
 
+    /// The journal of what clients push and pull: a store has one always, an upstream where something
+    /// is decided by it. It survives reloads with what is not yet written.
+    fn journal(&self, purpose: Purpose<'_>, registry: Option<&Registry>) -> Option<Arc<Journal>> {
+        let (Some(registry), Purpose::Serve { state, .. }) = (registry, purpose) else {
+            return None;
+        };
+        if let Some(store) = registry.store() {
+            return Some(store.journal().clone());
+        }
+        if !needs_journal(self.host) {
+            return None;
+        }
+        let path = journal_path(state, &self.host.domain);
+        let before = self.before.and_then(|site| site.journal.clone());
+        let same = before.filter(|journal| journal.path() == path);
+        Some(same.unwrap_or_else(|| Arc::new(Journal::bounded(path))))
+    }
+
     fn challenge(&mut self) -> Option<HeaderValue> {
         HeaderValue::try_from(format!("Basic realm=\"{}\"", self.host.auth.realm))
             .map_err(|_| {
@@ -325,6 +439,17 @@ impl SiteBuilder<'_> {
             })
             .ok()
     }
+}
+
+/// Whether pushes and pulls at an upstream are recorded.
+fn needs_journal(host: &SharedVirtualHost) -> bool {
+    host.retention.is_some() || host.access.limits_ages()
+}
+
+/// The journal of a domain whose registry is an upstream.
+pub(super) fn journal_path(state: &Path, domain: &HostName) -> PathBuf {
+    let directory = state.join("retention").join(domain.as_str());
+    directory.join("journal.redb")
 }
 
 /// Whether moorgate follows redirects of the registry.

@@ -1,14 +1,16 @@
 //! Maintains the stores: ends abandoned uploads, performs deferred writes, and collects garbage on
-//! schedule.
+//! schedule. Writes the journals, those of upstreams too.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::site::journal_path;
 use crate::config::vhost::StoreSettings;
+use crate::journal::{Journal, JournalError};
 use crate::observe::resource_use::ResourceUse;
 use crate::request::site::{Site, Sites};
-use crate::store::Store;
 use crate::store::collect::{CollectionOptions, UploadAge};
+use crate::store::{Store, upload_sessions};
 
 pub(super) const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -21,6 +23,7 @@ pub(super) fn maintain(sites: &Sites) {
             tracing::error!(domain, error, "abandoned uploads not removed");
         }
     }
+    write_journals(sites);
     for (site, store, settings) in all(sites) {
         let domain = site.host.domain.as_str();
         if let Err(error) = store.maintain() {
@@ -38,6 +41,7 @@ pub(super) fn maintain(sites: &Sites) {
 
 /// Performs deferred writes before the process ends. Blocks on the disk and on locks.
 pub(super) fn flush(sites: &Sites) {
+    flush_journals(sites);
     for (site, store, _) in all(sites) {
         if let Err(error) = store.maintain() {
             let domain = site.host.domain.as_str();
@@ -50,6 +54,54 @@ pub(super) fn flush(sites: &Sites) {
     }
 }
 
+/// Writes the journals of upstreams. Those without one may have had one before: its record ends.
+fn write_journals(sites: &Sites) {
+    for site in &sites.all {
+        if site.registry.store().is_some() {
+            continue;
+        }
+        let written = match &site.journal {
+            Some(journal) => journal.flush(),
+            None => Journal::end(&journal_path(&sites.snapshot.state, &site.host.domain)),
+        };
+        report(site, written);
+    }
+}
+
+/// Writes the journals of a process that drains. It ends no record: a process that has taken over may
+/// have begun it, with a newer configuration.
+pub(super) fn flush_journals(sites: &Sites) {
+    for site in &sites.all {
+        if let Some(journal) = &site.journal {
+            report(site, journal.flush());
+        }
+    }
+}
+
+/// Whether so much of a journal is pending that it cannot wait.
+pub(super) fn has_full_journal(sites: &Sites) -> bool {
+    let mut journals = sites.all.iter().filter_map(|site| site.journal.as_ref());
+    journals.any(|journal| journal.is_full())
+}
+
+/// Writes the journals of which so much is pending that they cannot wait.
+pub(super) fn write_full_journals(sites: &Sites) {
+    let journals = sites
+        .all
+        .iter()
+        .filter_map(|site| Some((site, site.journal.as_ref()?)));
+    for (site, journal) in journals.filter(|(_, journal)| journal.is_full()) {
+        report(site, journal.flush());
+    }
+}
+
+fn report(site: &Site, written: Result<(), JournalError>) {
+    if let Err(error) = written {
+        let (domain, error) = (site.host.domain.as_str(), &error as &dyn std::error::Error);
+        tracing::error!(domain, error, "journal of pushes and pulls not written");
+    }
+}
+
 pub(super) fn all_exist(sites: &Sites) -> bool {
     all(sites).all(|(_, store, _)| store.exists())
 }
@@ -59,6 +111,21 @@ pub(super) fn fullest_queue(sites: &Sites) -> Option<ResourceUse> {
     all(sites)
         .map(|(_, store, _)| store.queued_jobs())
         .max_by_key(|queue| queue.used)
+}
+
+/// The upload sessions of the user who has the most, if there are stores or spools.
+pub(super) fn most_upload_sessions(sites: &Sites) -> Option<ResourceUse> {
+    let of_site = |site: &Arc<Site>| {
+        let stored = site.registry.store().map(|store| store.most_sessions());
+        let spooled = site.spool.as_ref().map(|spool| spool.most_sessions());
+        let most = stored.into_iter().chain(spooled).max()?;
+        Some(upload_sessions(most, site.host.limits.user_upload_sessions))
+    };
+    sites
+        .all
+        .iter()
+        .filter_map(of_site)
+        .reduce(ResourceUse::fuller)
 }
 
 fn all(sites: &Sites) -> impl Iterator<Item = (&Arc<Site>, &Arc<Store>, &StoreSettings)> {

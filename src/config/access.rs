@@ -6,10 +6,11 @@ use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::registry::action::Actions;
+use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
 /// The access rules of a virtual host.
@@ -24,6 +25,28 @@ pub struct AccessSettings {
     pub inherits: bool,
     /// What its own file says of users.
     pub written: WrittenUsers,
+}
+
+/// An age as it is written in the settings.
+pub(crate) fn age_text(age: Duration) -> String {
+    let seconds = age.as_secs();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("min", 60)] {
+        if seconds >= length && seconds.is_multiple_of(length) {
+            return format!("{}{unit}", seconds / length);
+        }
+    }
+    if age.subsec_millis() == 0 {
+        return format!("{seconds}s");
+    }
+    format!("{}ms", age.as_millis())
+}
+
+impl AccessSettings {
+    /// Whether a rule allows something by the age of a tag.
+    pub fn limits_ages(&self) -> bool {
+        let limits = |rule: &AccessRule| rule.conditions.immutable_after.is_some();
+        self.rules.iter().any(limits)
+    }
 }
 
 /// What the rules and groups of one file say of users, to be compared with htpasswd files.
@@ -50,7 +73,35 @@ pub struct AccessRule {
     pub actions: Actions,
     /// The client networks, at least one; `None`: any.
     pub networks: Option<Vec<IpNet>>,
+    pub conditions: TagConditions,
     pub location: RuleLocation,
+}
+
+/// What an allow of writes to tags depends on. Only allow rules have any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagConditions {
+    /// A tag may only be set to a manifest that another repository has which matches one of these;
+    /// `None`: to any manifest.
+    pub from: Option<Vec<RepositoryPattern>>,
+    /// How long after the last push that moved it a tag may be overwritten or deleted; `None`: for
+    /// ever.
+    pub immutable_after: Option<Duration>,
+}
+
+impl TagConditions {
+    /// Those that bind an action; none for actions on anything but tags.
+    pub fn of_action(&self, action: Action) -> (Option<&[RepositoryPattern]>, Option<Duration>) {
+        let sets = matches!(action, Action::Push | Action::Overwrite);
+        let changes = matches!(action, Action::Overwrite | Action::DeleteTag);
+        (
+            self.from.as_deref().filter(|_| sets),
+            self.immutable_after.filter(|_| changes),
+        )
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.from.is_none() && self.immutable_after.is_none()
+    }
 }
 
 /// Selects the users of a rule.

@@ -1,5 +1,5 @@
-//! Reads the configuration directory: its files, the secrets that they name, and whether other
-//! files that they name exist.
+//! Reads the configuration directory: `moorgate.toml` with what it names, and the list of domain
+//! files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,33 @@ use std::sync::Arc;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::domain_file;
 use super::exposed;
 use super::foreign;
+use super::named_file::{groups, read_help, unreadable};
 use super::problem::{Problem, Problems};
-use super::raw::access::RawRules;
-use super::raw::{self, DOMAIN_FILE, RawCa, RawDomain, Setting};
+use super::raw::{self, DOMAIN_FILE, RawCa, Setting};
 use super::resolve::{DomainFile, MainFile};
-use super::secret::RawSecret;
+use super::snapshot::MAIN_FILE;
 use super::source::{Source, open_regular};
+
+/// The problem of a configuration directory that cannot be read.
+pub(super) fn directory_problems(directory: &Path) -> Problems {
+    let mut problems = Problems::default();
+    if let Err(error) = std::fs::read_dir(directory) {
+        let message = format!("the configuration directory cannot be read: {error}");
+        problems.push(Problem::in_file(
+            directory,
+            message,
+            "name the one that holds conf.d: `--config DIR`",
+        ));
+    }
+    problems
+}
 
 /// Reads `moorgate.toml`; a missing file counts as an empty one.
 pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
-    let path = directory.join("moorgate.toml");
+    let path = directory.join(MAIN_FILE);
     let source = match Source::read(&path) {
         Ok(source) => source,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Source::new(path, String::new()),
@@ -47,6 +62,20 @@ pub(super) fn main_file(directory: &Path, problems: &mut Problems) -> MainFile {
         bindings,
         groups,
     }
+}
+
+/// The files that `moorgate.toml` names.
+pub(super) fn named_by_main(main: &MainFile) -> Vec<PathBuf> {
+    let authorities = main.raw.ca.given().into_iter().flatten();
+    let named = authorities.flat_map(|ca| {
+        let ca = ca.get_ref();
+        let secret = ca.eab_hmac_key.given().and_then(|secret| secret.file());
+        let roots = ca.roots.given().map(PathBuf::as_path);
+        secret.into_iter().chain(roots)
+    });
+    let groups = main.raw.rules.groups_file.given().map(PathBuf::as_path);
+    let named = named.chain(groups);
+    named.map(|path| main.source.beside(path)).collect()
 }
 
 /// Reads the key of an external account binding, and checks that the CA's `roots` are readable.
@@ -96,27 +125,24 @@ fn binding(source: &Arc<Source>, ca: &RawCa, problems: &mut Problems) -> Option<
 }
 
 /// Reads the domain files, sorted by name, and reports those that cannot be read.
-pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<DomainFile> {
-    let folder = directory.join("conf.d");
+pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<Arc<DomainFile>> {
+    let paths = domain_paths(directory, problems);
+    let read = paths.iter().filter_map(|path| {
+        let read = domain_file::read(path, None);
+        problems.extend(read.problems);
+        read.file
+    });
+    read.collect()
+}
+
+/// The paths of the domain files, sorted by name. Warns of files that look like some, and are none.
+/// It is an error if there is none.
+pub(super) fn domain_paths(directory: &Path, problems: &mut Problems) -> Vec<PathBuf> {
+    let folder = domain_folder(directory);
     warn_of_misplaced(directory, problems);
     let paths = match list(&folder) {
         Ok(files) => {
-            for path in &files.passed_over {
-                let message = "this file is passed over: only *.toml is read";
-                let help = if is_of_caddy(path) {
-                    format!(
-                        "`moorgate import caddy {}` translates it; then move it away",
-                        path.display()
-                    )
-                } else {
-                    format!(
-                        "move it away, and write what it says into a domain file, `{}`, which docs/configuration.md \
-                         explains",
-                        path.with_extension("toml").display()
-                    )
-                };
-                problems.push(Problem::in_file(path, message, help).warning());
-            }
+            problems.extend(files.passed_over.iter().map(|path| passed_over(path)));
             files.domains
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -133,93 +159,41 @@ pub(super) fn domain_files(directory: &Path, problems: &mut Problems) -> Vec<Dom
         ));
     }
     paths
-        .iter()
-        .filter_map(|path| domain_file(path, problems))
-        .collect()
 }
 
-fn domain_file(path: &Path, problems: &mut Problems) -> Option<DomainFile> {
-    let source = match Source::read(path) {
-        Ok(source) => Arc::new(source),
-        Err(error) => {
-            problems.push(unreadable(path, &error));
-            return None;
-        }
-    };
-    let raw = raw::domain(&source, problems)?;
-    check_named_files(&source, &raw, problems);
-    if let Some(tls) = raw.tls.given()
-        && let Setting::Given(key, span) = &tls.key
-    {
-        exposed::warn_of_key(&source, &source.beside(key), span, problems);
-    }
-    check_secrets(&source, &raw, problems);
-    let groups = groups(&source, &raw.rules, problems);
-    Some(DomainFile {
-        source,
-        raw,
-        groups,
-    })
+/// The directory of the domain files.
+pub(super) fn domain_folder(directory: &Path) -> PathBuf {
+    directory.join("conf.d")
 }
 
-/// Checks that the secrets of `[upstream]` can be read, and only by those who should.
-fn check_secrets(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
-    let Some(upstream) = raw.upstream.given() else {
-        return;
+/// The warning about a file of another program.
+fn passed_over(path: &Path) -> Problem {
+    let message = "this file is passed over: only *.toml is read";
+    let help = if is_of_caddy(path) {
+        format!(
+            "`moorgate import caddy {}` translates it; then move it away",
+            path.display()
+        )
+    } else {
+        format!(
+            "move it away, and write what it says into a domain file, `{}`, which docs/configuration.md \
+             explains",
+            path.with_extension("toml").display()
+        )
     };
-    let mut check = |key: &str, setting: &Setting<RawSecret>, is_whole: bool| {
-        let Setting::Given(secret, span) = setting else {
-            return;
-        };
-        exposed::warn_of_secret(source, key, (secret, span), problems);
-        let secret = secret.source(|path| source.beside(path));
-        let read = if is_whole {
-            secret.read_whole()
-        } else {
-            secret.read()
-        };
-        if let Err(error) = read {
-            let message = format!("`{key}` {error}");
-            problems.push(Problem::at(source, span, message, error.help()));
-        }
-    };
-    for (key, setting) in upstream.secrets() {
-        check(key, setting, false);
-    }
-    if let Some(login) = upstream.login.given() {
-        check(
-            "upstream.login.service_account",
-            &login.service_account,
-            true,
-        );
-    }
-}
-
-/// Reads the file that `groups_file` names.
-fn groups(source: &Arc<Source>, raw: &RawRules, problems: &mut Problems) -> Option<Arc<Source>> {
-    let (written, span) = raw.groups_file.given().zip(raw.groups_file.span())?;
-    let path = source.beside(written);
-    match Source::read(&path) {
-        Ok(groups) => Some(Arc::new(groups)),
-        Err(error) => {
-            let message = format!("`groups_file` cannot be read: {}: {error}", path.display());
-            let help = "name a file of lines like `devs: alice bob`";
-            problems.push(Problem::at(source, span, message, read_help(&error, help)));
-            None
-        }
-    }
+    Problem::in_file(path, message, help).warning()
 }
 
 /// The files of a folder that matter, each list sorted.
 #[derive(Default)]
-struct DomainFiles {
-    domains: Vec<PathBuf>,
+pub(super) struct DomainFiles {
+    pub(super) domains: Vec<PathBuf>,
     /// Those of other programs.
     passed_over: Vec<PathBuf>,
 }
 
 /// Lists `*.toml` without hidden files, which editors create beside the file that they write.
-fn list(folder: &Path) -> io::Result<DomainFiles> {
+pub(super) fn list(folder: &Path) -> io::Result<DomainFiles> {
     let mut files = DomainFiles::default();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -248,60 +222,12 @@ fn is_of_caddy(path: &Path) -> bool {
 /// Warns of domain files beside `moorgate.toml` in place of `conf.d`.
 fn warn_of_misplaced(directory: &Path, problems: &mut Problems) {
     let files = list(directory).unwrap_or_default().domains;
-    let others = files.iter().filter(|path| !path.ends_with("moorgate.toml"));
+    let others = files.iter().filter(|path| !path.ends_with(MAIN_FILE));
     for source in others.filter_map(|path| Source::read(path).ok()) {
         if source.find(&["domain".to_owned()]).is_some() {
             let message = "this domain file is passed over: only those in conf.d are read";
-            let help = format!("move it to {}", directory.join("conf.d").display());
+            let help = format!("move it to {}", domain_folder(directory).display());
             problems.push(Problem::in_file(source.path(), message, help).warning());
         }
     }
-}
-
-/// Checks that named files are readable: a missing htpasswd file would leave its domain without
-/// users, and missing roots would leave an upstream without trust anchors. A missing certificate is
-/// reported with what else may be wrong with one, since it must not stop other domains.
-fn check_named_files(source: &Arc<Source>, raw: &RawDomain, problems: &mut Problems) {
-    let mut check = |key: &str, setting: &Setting<PathBuf>, help: &'static str| {
-        let Setting::Given(written, span) = setting else {
-            return;
-        };
-        let path = source.beside(written);
-        let Err(error) = open_regular(&path) else {
-            return;
-        };
-        let message = format!("`{key}` cannot be read: {}: {error}", path.display());
-        problems.push(Problem::at(source, span, message, read_help(&error, help)));
-    };
-    if let Some(auth) = raw.auth.given() {
-        let help = "`moorgate htpasswd FILE USER` makes it; a relative path starts at the file that names it";
-        check("auth.htpasswd", &auth.htpasswd, help);
-    }
-    if let Some(upstream) = raw.upstream.given() {
-        let help = "name a PEM file, or leave `roots` out for the system's";
-        check("upstream.roots", &upstream.roots, help);
-    }
-}
-
-/// What to do about a file that is there for others, or else `help`.
-fn read_help(error: &io::Error, help: &'static str) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => PERMISSION_HELP,
-        _ => help,
-    }
-}
-
-pub(super) const PERMISSION_HELP: &str =
-    "let moorgate's user read it and enter the directories above it: `chmod`, `chown`";
-
-fn unreadable(path: &Path, error: &io::Error) -> Problem {
-    let help = match error.kind() {
-        io::ErrorKind::PermissionDenied => PERMISSION_HELP,
-        io::ErrorKind::InvalidData => "write it in UTF-8",
-        io::ErrorKind::NotADirectory
-        | io::ErrorKind::InvalidInput
-        | io::ErrorKind::IsADirectory => "put a regular file there, or move it away",
-        _ => "correct what the system reports, then check again",
-    };
-    Problem::in_file(path, format!("cannot be read: {error}"), help)
 }

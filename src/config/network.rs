@@ -1,4 +1,4 @@
-//! IP networks in settings.
+//! IP networks: in settings, and those of clients.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -114,9 +114,29 @@ impl FromIterator<Network> for TrustedProxies {
     }
 }
 
+/// The address, or the /64 of an IPv6 address, which providers assign to one customer.
+pub(crate) fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_an_address_or_an_ipv6_network() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for (address_of_client, network) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ] {
+            assert_eq!(client_network(address(address_of_client)), address(network));
+        }
+    }
 
     #[test]
     fn networks_and_addresses_are_read() {

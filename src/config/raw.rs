@@ -4,6 +4,7 @@
 
 pub(super) mod access;
 mod acme;
+pub(super) mod retention;
 mod table;
 mod upstream;
 
@@ -17,6 +18,7 @@ use toml::de::DeTable;
 use self::access::RawRules;
 use self::acme::tls;
 pub(super) use self::acme::{RawAcmeSettings, RawCa, RawTls};
+use self::retention::RawHoldings;
 use self::table::TableReader;
 use self::upstream::upstream;
 pub(super) use self::upstream::{RawAuthorization, RawLogin, RawNameRule, RawUpstream};
@@ -103,6 +105,7 @@ pub(super) struct RawDomain {
     pub(super) browser: Setting<RawBrowser>,
     pub(super) inherit: Setting<bool>,
     pub(super) rules: RawRules,
+    pub(super) holdings: RawHoldings,
     pub(super) limits: Setting<RawLimits>,
     pub(super) timeouts: Setting<RawTimeouts>,
 }
@@ -135,6 +138,10 @@ pub(super) struct RawBrowser {
 pub(super) struct RawLimits {
     pub(super) manifest: Setting<u64>,
     pub(super) body: Setting<Option<u64>>,
+    pub(super) user_requests: Setting<u32>,
+    pub(super) user_uploads: Setting<u32>,
+    pub(super) user_upload_sessions: Setting<usize>,
+    pub(super) upstream_connections: Setting<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -208,6 +215,9 @@ pub(super) struct RawMainLimits {
     pub(super) target: Setting<u64>,
     pub(super) h2_streams: Setting<u32>,
     pub(super) connections: Setting<usize>,
+    pub(super) client_connections: Setting<usize>,
+    pub(super) client_connection_rate: Setting<u32>,
+    pub(super) passwords_waiting: Setting<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -236,6 +246,7 @@ pub(super) fn domain(source: &Arc<Source>, problems: &mut Problems) -> Option<Ra
         }),
         inherit: top.value("inherit", values::flag),
         rules: access::rules(top),
+        holdings: retention::holdings(top),
         limits: top.table("limits", limits),
         timeouts: top.table("timeouts", timeouts),
     })
@@ -352,6 +363,14 @@ fn limits(table: &mut TableReader<'_>) -> RawLimits {
     RawLimits {
         manifest: table.value("manifest", |value| values::size(value, KIB, GIB)),
         body: table.value("body", values::size_or_none),
+        user_requests: table.value("user_requests", |value| values::number(value, 1, 1_000_000)),
+        user_uploads: table.value("user_uploads", |value| values::number(value, 1, 1_000_000)),
+        user_upload_sessions: table.value("user_upload_sessions", |value| {
+            values::number(value, 1, 1_000_000)
+        }),
+        upstream_connections: table.value("upstream_connections", |value| {
+            values::number(value, 1, 1_000_000)
+        }),
     }
 }
 
@@ -410,6 +429,15 @@ fn main_limits(table: &mut TableReader<'_>) -> RawMainLimits {
         target: table.value("target", |value| values::size(value, KIB, 256 * KIB)),
         h2_streams: table.value("h2_streams", |value| values::number(value, 1, 10_000)),
         connections: table.value("connections", |value| values::number(value, 1, 1_000_000)),
+        client_connections: table.value("client_connections", |value| {
+            values::number(value, 1, 1_000_000)
+        }),
+        client_connection_rate: table.value("client_connection_rate", |value| {
+            values::number(value, 1, 1_000_000)
+        }),
+        passwords_waiting: table.value("passwords_waiting", |value| {
+            values::number(value, 1, 10_000)
+        }),
     }
 }
 

@@ -5,22 +5,27 @@ mod access;
 mod acme;
 mod conflicts;
 mod domain;
+mod lists;
 mod loops;
 mod process;
+mod retention;
 mod tls;
 mod upstream;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use self::process::Process;
+use super::access::RuleLocation;
 use super::problem::{Problem, Problems};
 use super::raw::{List, RawDomain, RawMain};
-use super::snapshot::{Snapshot, WrittenListener};
+use super::snapshot::{LogSettings, Snapshot, WrittenListener};
 use super::source::{Source, Span};
-use super::vhost::ListenAddress;
+use super::vhost::{ListenAddress, SharedVirtualHost};
+use crate::registry::host::HostName;
 
 /// `moorgate.toml`; an empty text if there is none.
 #[derive(Debug)]
@@ -45,7 +50,29 @@ pub(super) struct DomainFile {
     pub(super) groups: Option<Arc<Source>>,
 }
 
+impl MainFile {
+    /// Whether it says the same, with all that is read from the files that it names.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let secrets = |file: &Self| -> Vec<Option<String>> {
+            let bindings = file.bindings.iter();
+            let exposed = |secret: &SecretString| secret.expose_secret().to_owned();
+            bindings
+                .map(|secret| secret.as_ref().map(exposed))
+                .collect()
+        };
+        let groups = |file: &Self| file.groups.as_ref().map(|groups| groups.text().to_owned());
+        self.source.text() == other.source.text()
+            && groups(self) == groups(other)
+            && secrets(self) == secrets(other)
+    }
+}
+
 impl DomainFile {
+    /// The name of the domain, if it is valid.
+    pub(super) fn name(&self) -> Option<&HostName> {
+        self.raw.domain.given()
+    }
+
     /// The problem of a missing key: at the table that lacks it, or of the file where the table is
     /// missing as well.
     fn missing(&self, table: Option<&Span>, message: &str, help: &str) -> Problem {
@@ -56,71 +83,165 @@ impl DomainFile {
     }
 }
 
-/// The configuration, if all domains could be built. `problems` decide whether it may be used.
-pub(super) fn snapshot(
-    directory: &Path,
-    main: &MainFile,
-    domains: &[DomainFile],
-    problems: &mut Problems,
-) -> Option<Snapshot> {
-    let process = Process::resolve(main, directory, problems);
-    let mut listeners = Vec::new();
-    let mut hosts = Vec::new();
-    for file in domains {
-        let listen = listen(file, &process, problems);
-        hosts
-            .push(domain::virtual_host(file, &listen, directory, &process, problems).map(Arc::new));
-        listeners.push(listen);
+/// Where a rule is. `directory` is the configuration directory.
+fn rule_location(source: &Source, directory: &Path, rule: &Span) -> RuleLocation {
+    let path = source.path();
+    let (line, _) = source.position(rule.start);
+    RuleLocation {
+        file: path.strip_prefix(directory).unwrap_or(path).to_owned(),
+        line,
     }
-    conflicts::names(domains, &listeners, problems);
-    conflicts::listeners(&listeners, &process, problems);
-    conflicts::stores(domains, problems);
+}
+
+/// `moorgate.toml`, checked by itself.
+#[derive(Debug)]
+pub(super) struct ResolvedMain {
+    pub(super) file: MainFile,
+    process: Process,
+    pub(super) problems: Problems,
+}
+
+impl ResolvedMain {
+    pub(super) fn new(file: MainFile, directory: &Path) -> Self {
+        let mut problems = Problems::default();
+        let process = Process::resolve(&file, directory, &mut problems);
+        Self {
+            file,
+            process,
+            problems,
+        }
+    }
+
+    pub(super) fn log_settings(&self) -> &LogSettings {
+        &self.process.log
+    }
+}
+
+/// A domain file, checked against `moorgate.toml` and not yet against other domains.
+#[derive(Debug)]
+pub(super) struct ResolvedDomain {
+    pub(super) file: Arc<DomainFile>,
+    listen: Vec<RequestedListener>,
+    /// `None` after an error.
+    pub(super) host: Option<SharedVirtualHost>,
+    pub(super) problems: Problems,
+}
+
+impl ResolvedDomain {
+    /// An unchanged host stays the one `before`, so that its live parts can.
+    pub(super) fn new(
+        file: Arc<DomainFile>,
+        main: &ResolvedMain,
+        directory: &Path,
+        before: Option<&SharedVirtualHost>,
+    ) -> Self {
+        let mut problems = Problems::default();
+        let listen = listen(&file, &main.process, &mut problems);
+        let host = domain::virtual_host(&file, &listen, directory, &main.process, &mut problems);
+        let host = host.map(|host| match before {
+            Some(before) if **before == host => before.clone(),
+            Some(_) | None => Arc::new(host),
+        });
+        Self {
+            file,
+            listen,
+            host,
+            problems,
+        }
+    }
+}
+
+/// Two files that exclude each other.
+#[derive(Debug)]
+pub(super) struct Conflict {
+    /// At one of them.
+    pub(super) problem: Problem,
+    /// At the other one, unless that is a default.
+    pub(super) opposite: Option<Problem>,
+}
+
+/// The conflicts between files.
+pub(super) fn conflicts(domains: &[&ResolvedDomain], main: &ResolvedMain) -> Vec<Conflict> {
+    let mut found = conflicts::names(domains);
+    found.extend(conflicts::listeners(domains, &main.process));
+    found.extend(conflicts::stores(domains));
+    found
+}
+
+/// Adds what is only a warning, and only of all files together.
+pub(super) fn warn(domains: &[&ResolvedDomain], main: &ResolvedMain, problems: &mut Problems) {
+    let files: Vec<&DomainFile> = domains.iter().map(|domain| &*domain.file).collect();
+    let process = &main.process;
     access::warn_about_shared(
-        main,
-        domains,
+        &main.file,
+        &files,
         &process.rules,
         &process.trusted_proxies,
         problems,
     );
-    loops::upstreams(domains, &listeners, &process, problems);
+    loops::upstreams(domains, process, problems);
+}
 
-    let written_listeners = listeners
-        .iter()
-        .flatten()
+/// The configuration, if all domains could be built. `problems` decide whether it may be used.
+pub(super) fn snapshot(
+    directory: &Path,
+    main: MainFile,
+    domains: Vec<Arc<DomainFile>>,
+    problems: &mut Problems,
+) -> Option<Snapshot> {
+    let mut main = ResolvedMain::new(main, directory);
+    problems.extend(std::mem::take(&mut main.problems));
+    let resolved = domains.into_iter().map(|file| {
+        let mut resolved = ResolvedDomain::new(file, &main, directory, None);
+        problems.extend(std::mem::take(&mut resolved.problems));
+        resolved
+    });
+    let domains: Vec<_> = resolved.collect();
+    let domains: Vec<_> = domains.iter().collect();
+    let conflicts = conflicts(&domains, &main).into_iter();
+    problems.extend(conflicts.map(|conflict| conflict.problem));
+    warn(&domains, &main, problems);
+    assemble(directory, &main, &domains)
+}
+
+/// The configuration of these files; `None` if one of them has an error.
+pub(super) fn assemble(
+    directory: &Path,
+    main: &ResolvedMain,
+    domains: &[&ResolvedDomain],
+) -> Option<Snapshot> {
+    let process = &main.process;
+    let listeners = || domains.iter().flat_map(|domain| &domain.listen);
+    let written_listeners = listeners()
         .chain(&process.http)
         .chain(&process.admin)
         .filter_map(RequestedListener::written)
         .collect();
+    let hosts = domains.iter().map(|domain| domain.host.clone());
     Some(Snapshot {
         directory: directory.to_owned(),
-        state: process.state,
+        state: process.state.clone(),
         written_listeners,
-        https: addresses(&listeners),
-        http: process
-            .http
-            .iter()
-            .map(|listener| listener.address)
-            .collect(),
-        domains: hosts.into_iter().collect::<Option<_>>()?,
-        shared_users: process.rules.into_written(),
-        acme: process.acme,
-        admin: process.admin.map(|listener| listener.address.0),
-        trusted_proxies: process.trusted_proxies,
+        https: addresses(listeners()),
+        http: addresses(process.http.iter()),
+        domains: hosts.collect::<Option<_>>()?,
+        shared_users: process.rules.written_users(),
+        acme: process.acme.clone(),
+        admin: process.admin.as_ref().map(|listener| listener.address.0),
+        trusted_proxies: process.trusted_proxies.clone(),
         failures: process.failures,
-        log: process.log,
+        log: process.log.clone(),
         connection: process.connection,
     })
 }
 
-/// All addresses of domains, each once, in order of first mention.
-fn addresses(listeners: &[Vec<RequestedListener>]) -> Vec<ListenAddress> {
-    let mut addresses = Vec::new();
-    for listener in listeners.iter().flatten() {
-        if !addresses.contains(&listener.address) {
-            addresses.push(listener.address);
-        }
-    }
-    addresses
+/// Each address once, in order of first mention.
+fn addresses<'a>(listeners: impl Iterator<Item = &'a RequestedListener>) -> Vec<ListenAddress> {
+    let mut known = HashSet::new();
+    listeners
+        .map(|listener| listener.address)
+        .filter(|address| known.insert(*address))
+        .collect()
 }
 
 /// The state directory alone; `None` if the setting is invalid.

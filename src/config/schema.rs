@@ -44,12 +44,21 @@ const SECTIONS: &[Section] = &[
     ),
     domain("upstream", UPSTREAM),
     domain("upstream", PRODUCT),
+    domain("upstream.check", &["interval", "path"]),
     domain("upstream.login", LOGIN),
     domain("upstream.admin", &["username", "password", "token"]),
     domain("upstream.map", &["prefix", "to", "flatten"]),
     domain("browser", &["url"]),
     domain("access", ACCESS),
-    domain("limits", &["manifest", "body"]),
+    domain("retention", RETENTION),
+    domain(
+        "retention.keep",
+        &["newest", "pulled_within", "pushed_within"],
+    ),
+    domain("retention.per", &["regex"]),
+    domain("retention_settings", RETENTION_SETTINGS),
+    domain("quota", &["repositories", "size"]),
+    domain("limits", DOMAIN_LIMITS),
     domain("timeouts", DOMAIN_TIMEOUTS),
     main(
         "",
@@ -77,16 +86,18 @@ const SECTIONS: &[Section] = &[
     ),
     main("admin", &["listen"]),
     main("log", &["format", "level", "access"]),
+    main("limits", DOMAIN_LIMITS),
     main(
         "limits",
         &[
-            "manifest",
-            "body",
             "head",
             "head_lines",
             "target",
             "h2_streams",
             "connections",
+            "client_connections",
+            "client_connection_rate",
+            "passwords_waiting",
         ],
     ),
     main("timeouts", DOMAIN_TIMEOUTS),
@@ -116,6 +127,9 @@ const DOMAIN: &[&str] = &[
     "browser",
     "groups",
     "access",
+    "retention",
+    "retention_settings",
+    "quota",
     "limits",
     "timeouts",
 ];
@@ -127,10 +141,34 @@ const ACCESS: &[&str] = &[
     "tags",
     "actions",
     "networks",
+    "from",
+    "immutable_after",
+];
+
+const RETENTION: &[&str] = &[
+    "repositories",
+    "tags",
+    "protect",
+    "keep",
+    "ttl",
+    "per",
+    "expiry_label",
+];
+
+const RETENTION_SETTINGS: &[&str] = &[
+    "every",
+    "hours",
+    "max_tags",
+    "max_share",
+    "min_age",
+    "dry_run",
+    "in_use",
 ];
 
 const UPSTREAM: &[&str] = &[
     "url",
+    "urls",
+    "check",
     "directory",
     "gc",
     "gc_grace",
@@ -169,6 +207,15 @@ const LOGIN: &[&str] = &[
     "endpoint",
 ];
 
+const DOMAIN_LIMITS: &[&str] = &[
+    "manifest",
+    "body",
+    "user_requests",
+    "user_uploads",
+    "user_upload_sessions",
+    "upstream_connections",
+];
+
 const DOMAIN_TIMEOUTS: &[&str] = &[
     "first_body_byte",
     "stall",
@@ -191,8 +238,8 @@ const SECRETS: &[&str] = &[
 ];
 const SECRET_SOURCES: &[&str] = &["env", "file"];
 
-/// Tables with arbitrary keys and without secrets.
-const FREE: &[&str] = &["groups"];
+/// Tables with arbitrary keys and without secrets, and inner tables without any.
+const FREE: &[&str] = &["groups", "keep", "per"];
 
 const fn domain(table: &'static str, keys: &'static [&'static str]) -> Section {
     Section {
@@ -325,7 +372,9 @@ fn place(section: &Section, kind: FileKind) -> String {
     match section.table {
         "" if file.is_empty() => "at the top of the file, above the first [table]".to_owned(),
         "" => format!("at the top{file}"),
-        table @ ("access" | "upstream.map") => format!("in [[{table}]]{file}"),
+        table @ ("access" | "upstream.map" | "retention" | "quota") => {
+            format!("in [[{table}]]{file}")
+        }
         table => format!("in [{table}]{file}"),
     }
 }

@@ -30,10 +30,7 @@ impl SecretSource {
 
     /// The file of the secret, whose changes count at once.
     pub(crate) fn file(&self) -> Option<&Path> {
-        match &self.0 {
-            RawSecret::File(path) => Some(path),
-            RawSecret::Literal(_) | RawSecret::Environment(_) => None,
-        }
+        self.0.file()
     }
 }
 
@@ -98,6 +95,14 @@ impl SecretError {
 }
 
 impl RawSecret {
+    /// The file of the secret, as written.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Literal(_) | Self::Environment(_) => None,
+        }
+    }
+
     /// Whether a literal looks like the name of a variable that was to be replaced: `$NAME`,
     /// `${NAME}`, `env:NAME`.
     pub(super) fn resembles_variable(&self) -> bool {

@@ -43,9 +43,12 @@ pub struct Snapshot {
 impl Snapshot {
     /// The path of `moorgate.toml`, which need not exist.
     pub fn main_file(&self) -> PathBuf {
-        self.directory.join("moorgate.toml")
+        self.directory.join(MAIN_FILE)
     }
 }
+
+/// Within the configuration directory.
+pub(super) const MAIN_FILE: &str = "moorgate.toml";
 
 /// A listener as a file names it.
 #[derive(Clone, Debug)]
@@ -148,6 +151,14 @@ pub struct ConnectionSettings {
     pub h2_streams: u32,
     /// The maximum number of connections of all listeners together. Default 10 000.
     pub connections: usize,
+    /// The maximum number of connections of one client; `None` stands for a quarter of all, and 64
+    /// at least.
+    pub client_connections: Option<usize>,
+    /// New connections of one client per second, in the long run. Default 500.
+    pub client_connection_rate: u32,
+    /// The maximum number of passwords that wait to be hashed. Default 64: 3 to 6 s for one thread
+    /// at cost 10.
+    pub passwords_waiting: usize,
 }
 
 impl Default for ConnectionSettings {
@@ -165,6 +176,9 @@ impl Default for ConnectionSettings {
             target_bytes: 8 << 10,
             h2_streams: 100,
             connections: 10_000,
+            client_connections: None,
+            client_connection_rate: 500,
+            passwords_waiting: 64,
         }
     }
 }

@@ -214,7 +214,9 @@ fn hide_value(key: &str, value: &Spanned<DeValue<'_>>, hide: bool, hidden: &mut 
             .iter()
             .for_each(|value| hide_value(key, value, hide, hidden)),
         // A URL may contain a user and a password before its `@`.
-        DeValue::String(text) if key == "url" && text.contains('@') => hidden.push(value.span()),
+        DeValue::String(text) if matches!(key, "url" | "in_use") && text.contains('@') => {
+            hidden.push(value.span());
+        }
         DeValue::String(_)
         | DeValue::Integer(_)
         | DeValue::Float(_)

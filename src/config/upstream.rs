@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::secret::SecretSource;
 use crate::registry::host::{Authority, HostName};
@@ -9,9 +10,14 @@ use crate::registry::name_map::NameMap;
 use crate::registry::product::Product;
 
 /// Settings of an existing registry behind a virtual host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
+    /// The address; the first of several.
     pub url: UpstreamUrl,
+    /// The further replicas, which differ in nothing but host and port.
+    pub others: Vec<UpstreamUrl>,
+    /// How replicas are checked beside requests; `None`: only if they fail.
+    pub check: Option<ReplicaCheck>,
     /// PEM file with the only trust anchors for an https upstream; `None`: the system's.
     pub roots: Option<PathBuf>,
     /// The `Authorization` that it receives.
@@ -48,6 +54,8 @@ impl UpstreamSettings {
     pub(crate) fn is_same_login(&self, other: &Self) -> bool {
         let Self {
             url,
+            others,
+            check: _,
             roots,
             authorization,
             product,
@@ -62,16 +70,31 @@ impl UpstreamSettings {
             redirects: _,
             follow_hosts: _,
         } = self;
-        let login = (url, roots, authorization, product, api, hosts);
+        let login = ((url, others), roots, authorization, product, api, hosts);
         login
             == (
-                &other.url,
+                (&other.url, &other.others),
                 &other.roots,
                 &other.authorization,
                 &other.product,
                 &other.api,
                 &other.hosts,
             )
+    }
+}
+
+/// Active checks of replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaCheck {
+    pub interval: Duration,
+    /// Below the base path. Default `/v2/`.
+    pub path: String,
+}
+
+impl UpstreamSettings {
+    /// The addresses of all replicas, the first one first.
+    pub(crate) fn urls(&self) -> impl Iterator<Item = &UpstreamUrl> {
+        std::iter::once(&self.url).chain(&self.others)
     }
 }
 
@@ -176,7 +199,7 @@ pub enum AwsKeys {
 }
 
 /// The credentials for a product's own API.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminLogin {
     Password {
         /// The user name, without a colon.

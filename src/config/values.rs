@@ -3,6 +3,7 @@
 pub(super) mod access;
 mod acme;
 mod host;
+pub(super) mod retention;
 mod secret;
 mod url;
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::access::AccessSettings;
 use super::acme::AcmeRequest;
+use super::retention::{QuotaSettings, RetentionSettings};
 use super::upstream::{UpstreamSettings, UpstreamUrl};
 use crate::registry::action::{Action, Actions};
 use crate::registry::host::{Authority, HostName};
 
 /// A virtual host: a domain, its listeners, its users and the registry behind it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct VirtualHost {
     /// The public name, unique in the whole configuration.
     pub domain: HostName,
@@ -34,6 +35,10 @@ pub struct VirtualHost {
     pub browser: Option<BrowserSettings>,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    /// When tags are taken away; `None`: never.
+    pub retention: Option<RetentionSettings>,
+    /// How much areas of its store may hold.
+    pub quotas: Vec<QuotaSettings>,
     /// The domain file, for messages.
     pub source: PathBuf,
 }
@@ -166,7 +171,7 @@ impl AnonymousAccess {
 }
 
 /// The registry behind a virtual host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistrySettings {
     /// An existing registry.
     Upstream(Box<UpstreamSettings>),
@@ -193,7 +198,11 @@ impl RegistrySettings {
 impl fmt::Display for RegistrySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Upstream(upstream) => upstream.url.fmt(f),
+            // The same for the same replicas in another order.
+            Self::Upstream(upstream) => {
+                let urls = upstream.urls().map(UpstreamUrl::to_string);
+                f.write_str(&urls.min().unwrap_or_default())
+            }
             Self::Store(store) => write!(f, "directory {}", store.name),
         }
     }
@@ -252,6 +261,14 @@ pub struct Limits {
     pub manifest_bytes: u64,
     /// The largest body of any other request; none by default.
     pub body_bytes: Option<u64>,
+    /// The maximum number of requests of one user in flight. Default 4096.
+    pub user_requests: u32,
+    /// Of these, the maximum number of those with a body. Default 2048.
+    pub user_uploads: u32,
+    /// The maximum number of open upload sessions of one user of a store or spool. Default 1000.
+    pub user_upload_sessions: usize,
+    /// The maximum number of connections to each upstream. Default 8192.
+    pub upstream_connections: usize,
 }
 
 impl Default for Limits {
@@ -259,6 +276,10 @@ impl Default for Limits {
         Self {
             manifest_bytes: 4 << 20,
             body_bytes: None,
+            user_requests: 4096,
+            user_uploads: 2048,
+            user_upload_sessions: 1000,
+            upstream_connections: 8192,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::drain::ConnectionDrain;
 use super::frames::FrameEvents;
 use crate::clock::Deadline;
 use crate::config::snapshot::ConnectionSettings;
@@ -16,6 +17,7 @@ use crate::listen::open_connections::{ConnectionClass, OpenConnection};
 pub(crate) struct Activity {
     limits: ActivityLimits,
     open: Arc<OpenConnection>,
+    drain: ConnectionDrain,
     state: Mutex<ActivityState>,
 }
 
@@ -109,6 +111,7 @@ impl Activity {
         accepted: Instant,
         limits: ActivityLimits,
         open: Arc<OpenConnection>,
+        drain: ConnectionDrain,
     ) -> Self {
         let state = ActivityState {
             phase: ConnectionPhase::FirstHead,
@@ -124,8 +127,14 @@ impl Activity {
         Self {
             limits,
             open,
+            drain,
             state: Mutex::new(state),
         }
+    }
+
+    /// When the connection is to end for the process.
+    pub(super) fn drain(&self) -> &ConnectionDrain {
+        &self.drain
     }
 
     fn state(&self) -> MutexGuard<'_, ActivityState> {
@@ -356,6 +365,8 @@ impl Deadline for Arc<Activity> {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::listen::open_connections::tests::connection;
 
@@ -371,7 +382,12 @@ mod tests {
             busy: 900 * second,
         };
         for (written, seconds) in [(0, 5), (1 << 20, 5 + 16), (1 << 30, 5 + 128)] {
-            let activity = Arc::new(Activity::new(Instant::now(), limits, connection()));
+            let activity = Arc::new(Activity::new(
+                Instant::now(),
+                limits,
+                connection(),
+                ConnectionDrain::new(CancellationToken::new()),
+            ));
             let due = |activity: &Arc<Activity>| {
                 activity.deadline().expect("always one") - Instant::now()
             };

@@ -194,8 +194,10 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
 
     use super::super::activity::ActivityLimits;
+    use super::super::drain::ConnectionDrain;
     use super::*;
     use crate::clock::Deadline;
     use crate::listen::open_connections::tests::connection;
@@ -212,7 +214,12 @@ mod tests {
             stall: STALL_TIMEOUT,
             busy: long,
         };
-        let activity = Arc::new(Activity::new(Instant::now(), limits, connection()));
+        let activity = Arc::new(Activity::new(
+            Instant::now(),
+            limits,
+            connection(),
+            ConnectionDrain::new(CancellationToken::new()),
+        ));
         (CoalescingWriter::new(io, activity.clone()), activity)
     }
 

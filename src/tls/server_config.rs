@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::version::{TLS12, TLS13};
 
 use super::resolver::{ListenerResolver, TlsClient};
+use super::ticket_keys::{TicketKeys, TicketSecrets};
 use crate::certs::challenge::Challenges;
 use crate::certs::served::table::CertificateTable;
 use crate::config::vhost::ListenAddress;
+use crate::crypto::NoRandomness;
 
 /// The TLS configuration of one listener.
 #[derive(Clone, Debug)]
@@ -37,21 +39,28 @@ pub(crate) struct ServerConfigs {
     /// The defaults of rustls with `prefer-post-quantum`: X25519MLKEM768 first, then X25519 and the
     /// NIST curves; AEAD suites with forward secrecy only.
     provider: Arc<CryptoProvider>,
-    /// Two keys in memory, rotated every six hours.
-    ///
     /// A ticket carries the name that it was made for, and rustls resumes it for no other. A ticket
     /// of one domain on another would be harmless, too: requests are authenticated, not
     /// connections.
-    ticketer: Arc<dyn ProducesTickets>,
+    tickets: Arc<TicketKeys>,
 }
 
 impl ServerConfigs {
-    /// Fails only if the system has no randomness.
-    pub(crate) fn new() -> Result<Self, rustls::Error> {
+    /// With the ticket keys of a predecessor of the process, or new ones. Fails only if the system has no randomness.
+    pub(crate) fn new(keys: Option<TicketSecrets>) -> Result<Self, NoRandomness> {
+        let tickets = match keys {
+            Some(keys) => TicketKeys::from_secrets(keys)?,
+            None => TicketKeys::random()?,
+        };
         Ok(Self {
             provider: Arc::new(default_provider()),
-            ticketer: Ticketer::new()?,
+            tickets: Arc::new(tickets),
         })
+    }
+
+    /// The keys of the tickets of all listeners.
+    pub(crate) fn tickets(&self) -> &TicketKeys {
+        &self.tickets
     }
 
     /// The configuration of one listener, for as long as it listens.
@@ -74,7 +83,7 @@ impl ServerConfigs {
             .with_no_client_auth()
             .with_cert_resolver(resolver(TlsClient::Any));
         config.alpn_protocols = vec![ALPN_H2.into(), ALPN_HTTP1.into()];
-        config.ticketer = self.ticketer.clone();
+        config.ticketer = self.tickets.clone();
         // One is enough: registry clients do not resume at all, and those that do get a new one
         // each time. Each further ticket costs an encryption and 250 bytes in every handshake.
         config.send_tls13_tickets = 1;

@@ -80,13 +80,32 @@ pub(crate) fn send(
     addressees: Addressees,
     command: &ControlCommand,
 ) -> Result<Vec<ProcessReply>, ControlError> {
+    let own = addressed(configuration, state, addressees)?;
+    let replies = own.into_iter().map(|(path, process)| {
+        let stream = connect(&path)?.ok_or_else(|| ControlError::NotRunning(path.clone()))?;
+        let reply = exchange(&path, stream, command, REPLY_TIMEOUT)?;
+        Ok(ProcessReply { process, reply })
+    });
+    replies.collect()
+}
+
+fn not_running(state: &Path) -> ControlError {
+    ControlError::NotRunning(ControlSocket::directory(state))
+}
+
+/// The processes that a command is for, at least one, each with its socket.
+fn addressed(
+    configuration: &Path,
+    state: &Path,
+    addressees: Addressees,
+) -> Result<Vec<(PathBuf, ProcessDescription)>, ControlError> {
     let processes = processes(state)?;
     let (own, others): (Vec<_>, Vec<_>) = processes.into_iter().partition(|(_, process)| {
         addressees == Addressees::OfState || is_same(&process.configuration, configuration)
     });
     if own.is_empty() {
         if others.is_empty() {
-            return Err(ControlError::NotRunning(ControlSocket::directory(state)));
+            return Err(not_running(state));
         }
         let others: Vec<String> = others
             .iter()
@@ -97,12 +116,29 @@ pub(crate) fn send(
             others: others.join(" and "),
         });
     }
-    let replies = own.into_iter().map(|(path, process)| {
-        let stream = connect(&path)?.ok_or_else(|| ControlError::NotRunning(path.clone()))?;
-        let reply = exchange(&path, stream, command, REPLY_TIMEOUT)?;
-        Ok(ProcessReply { process, reply })
-    });
-    replies.collect()
+    Ok(own)
+}
+
+/// A running process, to which several commands are sent in a row.
+#[derive(Debug)]
+pub(crate) struct ControlledProcess {
+    path: PathBuf,
+}
+
+impl ControlledProcess {
+    /// One of the processes of a configuration: of several with one state, each can do the work.
+    pub(crate) fn find(configuration: &Path, state: &Path) -> Result<Self, ControlError> {
+        let own = addressed(configuration, state, Addressees::OfConfiguration)?;
+        let path = own.into_iter().map(|(path, _)| path).next();
+        let path = path.ok_or_else(|| not_running(state))?;
+        Ok(Self { path })
+    }
+
+    pub(crate) fn send(&self, command: &ControlCommand) -> Result<ControlReply, ControlError> {
+        let path = &self.path;
+        let stream = connect(path)?.ok_or_else(|| ControlError::NotRunning(path.clone()))?;
+        exchange(path, stream, command, REPLY_TIMEOUT)
+    }
 }
 
 /// The running processes that share a state directory, each with its socket.
@@ -116,12 +152,7 @@ fn processes(state: &Path) -> Result<Vec<(PathBuf, ProcessDescription)>, Control
         };
         let describe = ControlCommand::Describe {};
         let reply = match exchange(&path, stream, &describe, DESCRIPTION_TIMEOUT) {
-            // It ends just now.
-            Err(ControlError::Silent { source, .. })
-                if source.kind() == io::ErrorKind::UnexpectedEof =>
-            {
-                continue;
-            }
+            Err(ControlError::Silent { source, .. }) if is_end(&source) => continue,
             reply => reply?,
         };
         let process = serde_json::from_str(&reply.text).map_err(|source| {
@@ -147,6 +178,12 @@ fn connect(path: &Path) -> Result<Option<UnixStream>, ControlError> {
         }
         Err(source) => Err(unopened(path, source)),
     }
+}
+
+/// Whether the process ends just now: what it has not read is reset.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 fn unopened(path: &Path, source: io::Error) -> ControlError {

@@ -5,13 +5,16 @@ use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::StopSignals;
 use crate::app::App;
 
-/// Ends the process when what a signal has begun takes too long.
+/// Ends the process when what a signal or a successor has begun takes too long.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ForcedEnd {
     app: Arc<OnceLock<Weak<App>>>,
+    replaced: Arc<Notify>,
 }
 
 impl ForcedEnd {
@@ -41,15 +44,33 @@ impl ForcedEnd {
         let _ = self.app.set(Arc::downgrade(app));
     }
 
+    /// The app drains without a signal.
+    pub(super) fn begin(&self) {
+        self.replaced.notify_one();
+    }
+
     async fn wait(self, mut signals: StopSignals) {
-        signals.recv().await;
-        let app = self.app.get().and_then(Weak::upgrade);
-        let drain = app.map_or(Duration::ZERO, |app| app.drain_limit());
+        let received = tokio::select! {
+            () = signals.recv() => 1,
+            () = self.replaced.notified() => 0,
+        };
+        let drain = self.app().map_or(Duration::ZERO, |app| app.drain_limit());
+        let second_signal = async {
+            for _ in received..2 {
+                signals.recv().await;
+            }
+            tokio::time::sleep(SECOND_SIGNAL_TIMEOUT).await;
+        };
         tokio::select! {
-            () = signals.recv() => tokio::time::sleep(SECOND_SIGNAL_TIMEOUT).await,
+            () = second_signal => {}
             () = tokio::time::sleep(drain.saturating_add(FINAL_WRITES)) => {}
         }
-        std::process::exit(0);
+        let is_cut = self.app().is_some_and(|app| app.running_requests() > 0);
+        std::process::exit(is_cut.into());
+    }
+
+    fn app(&self) -> Option<Arc<App>> {
+        self.app.get().and_then(Weak::upgrade)
     }
 }
 

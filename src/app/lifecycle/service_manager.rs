@@ -36,7 +36,8 @@ pub(in crate::app) async fn reloaded(app: &App, is_accepted: bool) {
 }
 
 /// Transfers may finish for `limit`, however long the service manager would have waited.
-pub(super) async fn stopping(connections: usize, limit: Duration) {
+pub(super) async fn stopping(app: &App, limit: Duration) {
+    let connections = app.connections();
     let extended = limit.saturating_add(FINAL_WRITES).as_micros();
     send(vec![
         NotifyState::Stopping.to_string(),
@@ -47,6 +48,11 @@ pub(super) async fn stopping(connections: usize, limit: Duration) {
         .to_string(),
     ])
     .await;
+}
+
+/// Another process serves now: it is the main one of the service, and speaks for it.
+pub(super) async fn replaced(pid: u32) {
+    send(vec![NotifyState::MainPid(pid).to_string()]).await;
 }
 
 /// Sends a sign of life for as long as every thread that serves answers, if the service manager
@@ -61,6 +67,9 @@ pub(super) async fn keep_alive(app: Arc<App>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        if app.is_replaced() {
+            return std::future::pending().await;
+        }
         if tokio::time::timeout(interval, app.workers.answer())
             .await
             .is_ok()

@@ -110,13 +110,18 @@ impl UpstreamInspector<'_> {
     async fn run(&mut self, repository: Option<&RepositoryName>) {
         if let Err((cause, help)) = self.ping().await {
             let message = format!("{}: {cause}", self.settings.url);
-            self.warn(&["upstream", "url"], message, &help);
+            let key = match self.settings.others.as_slice() {
+                [] => "url",
+                _ => "urls",
+            };
+            self.warn(&["upstream", key], message, &help);
             for ability in Ability::ALL {
                 let why = "the registry gave no answer to the login".to_owned();
                 self.findings.insert(ability, AbilityFinding::Open(why));
             }
             return;
         }
+        self.replicas().await;
         if let Credential::Client = self.backend.credential {
             return;
         }
@@ -133,6 +138,25 @@ impl UpstreamInspector<'_> {
         }
         self.api().await;
         self.pull_limit().await;
+    }
+
+    /// Asks each of several replicas, whichever has answered before.
+    async fn replicas(&mut self) {
+        let Some(group) = self.backend.upstream.group().cloned() else {
+            return;
+        };
+        for replica in group.replicas() {
+            let limits = TransferLimits::new(&self.host.timeouts, false);
+            let answer = replica.ask(replica.request("/v2/"), limits);
+            let (cause, help) = match timeout(ANSWER_TIMEOUT, answer).await {
+                Ok(Ok(status)) if !status.is_server_error() => continue,
+                Ok(Ok(status)) => (format!("it answers {status}"), SEE_LOG),
+                Ok(Err(error)) => (with_sources(&error), error.remedy().unwrap_or(CORRECT)),
+                Err(_) => ("it did not answer in time".to_owned(), SEE_LOG),
+            };
+            let message = format!("{}: {cause}", replica.target());
+            self.warn(&["upstream", "urls"], message, help);
+        }
     }
 
     /// Asks what every client asks first.

@@ -1,11 +1,13 @@
 //! A query to the access rules of one domain, with the reason of the decision and its caveats.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::auth::policy::{Decision, Policy, Principal};
-use crate::config::access::{AccessRule, Selector};
+use crate::config::access::{AccessRule, Selector, age_text};
 use crate::config::vhost::VirtualHost;
 use crate::registry::action::{Action, Actions};
+use crate::registry::pattern::RepositoryPattern;
 
 /// A principal, an action and a repository of one domain.
 #[derive(Clone, Copy)]
@@ -96,8 +98,65 @@ impl<'a> AccessQuery<'a> {
             self.other_addresses(),
         ]
         .into_iter()
+        .chain(self.conditions())
         .flatten()
         .collect()
+    }
+
+    /// What the rules demand that allow it, if none allows it without.
+    fn conditions(&self) -> Vec<Option<String>> {
+        let Some(tag) = self.tag else {
+            let rule = self.rule().filter(|_| self.action.is_of_tag());
+            let bound = rule.map(|rule| rule.conditions.of_action(self.action));
+            let text = bound.and_then(|(from, age)| self.condition(from, age));
+            let digest = match self.action {
+                Action::Push => "; blobs, and manifests by digest, have no condition",
+                _ => "",
+            };
+            return vec![text.map(|text| format!("{text}{digest}"))];
+        };
+        let decided = self
+            .policy
+            .decide_tag(self.principal, self.action, self.repository, tag);
+        let texts = decided.conditions.iter().filter_map(|condition| {
+            let text = self.condition(condition.from, condition.immutable_after)?;
+            Some((text, condition.rule))
+        });
+        let mut texts: Vec<_> = texts.collect();
+        texts.dedup();
+        let is_one = texts.len() == 1;
+        let lines = texts.into_iter().map(|(text, rule)| {
+            Some(if is_one {
+                text
+            } else {
+                format!("by the rule at {rule} {text}")
+            })
+        });
+        lines.collect()
+    }
+
+    fn condition(
+        &self,
+        from: Option<&[RepositoryPattern]>,
+        immutable_after: Option<Duration>,
+    ) -> Option<String> {
+        let user = self.principal.user;
+        let source = from.map(|from| {
+            let from: Vec<_> = from.iter().map(|from| from.for_user(user)).collect();
+            let user = user.unwrap_or("the client");
+            format!(
+                "only to a manifest that another repository has where {user} may see it: {}",
+                from.join(" or ")
+            )
+        });
+        let age = immutable_after.map(|age| {
+            format!(
+                "only within {} after the push that set the tag",
+                age_text(age)
+            )
+        });
+        let texts: Vec<_> = source.into_iter().chain(age).collect();
+        (!texts.is_empty()).then(|| texts.join(", and "))
     }
 
     /// A principal that may push may send HEAD requests, unless a rule denies `pull`.

@@ -1,6 +1,7 @@
 //! The access rules of a file: `[[access]]`, and its groups in `[groups]` or `groups_file`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::Spanned;
@@ -39,6 +40,8 @@ pub(in crate::config) struct RawAccess {
     pub(in crate::config) tags: List<Pattern>,
     pub(in crate::config) actions: List<Actions>,
     pub(in crate::config) networks: List<IpNet>,
+    pub(in crate::config) from: List<RepositoryPattern>,
+    pub(in crate::config) immutable_after: Setting<Duration>,
 }
 
 /// A group as written.
@@ -64,6 +67,10 @@ fn rule(table: &mut TableReader<'_>) -> RawAccess {
         tags: table.list("tags", values::tag_pattern),
         actions: table.list("actions", values::actions),
         networks: table.list("networks", values::network),
+        from: table.one_or_list("from", values::repository_pattern),
+        immutable_after: table.value("immutable_after", |value| {
+            super::values::duration(value, 3650 * super::values::DAY)
+        }),
     }
 }
 

@@ -80,6 +80,24 @@ impl<'a> TableReader<'a> {
         self.any_list(key, read)
     }
 
+    /// As [`Self::list`], but a single value needs no brackets.
+    pub(super) fn one_or_list<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&DeValue<'_>) -> Result<T, InvalidValue>,
+    ) -> List<T> {
+        match self.find(key).map(|value| value.get_ref()) {
+            Some(DeValue::String(_)) => match self.value(key, read) {
+                Setting::Given(value, span) => {
+                    Setting::Given(vec![Spanned::new(span.clone(), value)], span)
+                }
+                Setting::Invalid => Setting::Invalid,
+                Setting::Absent => Setting::Absent,
+            },
+            Some(_) | None => self.any_list(key, read),
+        }
+    }
+
     /// Like [`Self::list`] for a key outside the schema.
     pub(super) fn any_list<T>(
         &mut self,

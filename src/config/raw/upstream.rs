@@ -14,7 +14,10 @@ use crate::registry::product::Product;
 
 #[derive(Clone, Debug, Default)]
 pub(in crate::config) struct RawUpstream {
+    /// The only address, or the first of [`Self::urls`].
     pub(in crate::config) url: Setting<UpstreamUrl>,
+    pub(in crate::config) urls: List<UpstreamUrl>,
+    pub(in crate::config) check: Setting<RawReplicaCheck>,
     pub(in crate::config) directory: Setting<String>,
     pub(in crate::config) gc: Setting<Option<Duration>>,
     pub(in crate::config) gc_grace: Setting<Duration>,
@@ -36,6 +39,13 @@ pub(in crate::config) struct RawUpstream {
     pub(in crate::config) redirects: Setting<Redirects>,
     pub(in crate::config) follow_hosts: List<Authority>,
     pub(in crate::config) locations: Setting<LocationForm>,
+}
+
+/// `[upstream.check]`
+#[derive(Clone, Debug, Default)]
+pub(in crate::config) struct RawReplicaCheck {
+    pub(in crate::config) interval: Setting<Duration>,
+    pub(in crate::config) path: Setting<String>,
 }
 
 /// What is done with the client's `Authorization`.
@@ -107,8 +117,23 @@ impl RawUpstream {
 }
 
 pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
+    let mut raw = of_registry(table);
+    // Whatever is about an address is about the first one.
+    let first = raw.urls.given().and_then(|urls| urls.first());
+    if let (Setting::Absent, Some(first)) = (&raw.url, first) {
+        raw.url = Setting::Given(first.get_ref().clone(), first.span());
+    }
+    raw
+}
+
+fn of_registry(table: &mut TableReader<'_>) -> RawUpstream {
     RawUpstream {
         url: table.value("url", values::upstream_url),
+        urls: table.list("urls", values::upstream_url),
+        check: table.inner("check", "upstream.check", |table| RawReplicaCheck {
+            interval: table.value("interval", |value| values::duration(value, DAY)),
+            path: table.value("path", check_path),
+        }),
         roots: table.value("roots", values::path),
         username: table.value("username", values::username),
         password: table.value("password", values::secret),
@@ -138,6 +163,19 @@ pub(super) fn upstream(table: &mut TableReader<'_>) -> RawUpstream {
             )
         }),
         ..of_product(table)
+    }
+}
+
+fn check_path(value: &toml::de::DeValue<'_>) -> Result<String, values::InvalidValue> {
+    let help = "write a path of the registry: \"/v2/\"";
+    let path = values::text(value, help)?;
+    let is_path = path.starts_with('/')
+        && path
+            .parse::<http::uri::PathAndQuery>()
+            .is_ok_and(|parsed| parsed == *path);
+    match is_path {
+        true => Ok(path.to_owned()),
+        false => Err(values::InvalidValue::new("is no path", help)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The access rules of a domain: those of its file and those of `moorgate.toml`, which hold for all
 //! domains that do not refuse them. Resolves groups and reports what is missing.
 
+mod conditions;
 mod groups;
 mod warnings;
 
@@ -14,16 +15,16 @@ use toml::Spanned;
 
 use self::groups::{Groups, KnownGroups};
 use self::warnings::RulesInForce;
-use super::{DomainFile, MainFile};
+use super::lists::{ListReader, plain};
+use super::{DomainFile, MainFile, rule_location};
 use crate::config::access::{
-    AccessRule, AccessSettings, PerUserRepository, RuleLocation, Selector, UserReference,
-    WrittenUsers,
+    AccessRule, AccessSettings, PerUserRepository, Selector, UserReference, WrittenUsers,
 };
 use crate::config::network::TrustedProxies;
 use crate::config::problem::{Problem, ProblemSeverity, Problems};
+use crate::config::raw::Setting;
 use crate::config::raw::access::{RawAccess, RawRules};
-use crate::config::raw::{List, Setting};
-use crate::config::source::{Source, Span};
+use crate::config::source::Source;
 use crate::config::values::access::RawSelector;
 use crate::config::vhost::AnonymousAccess;
 use crate::registry::action::Actions;
@@ -80,9 +81,10 @@ pub(super) struct SharedRules {
 
 impl SharedRules {
     /// What they say of users.
-    pub(super) fn into_written(self) -> WrittenUsers {
-        self.resolved
-            .map(|resolved| resolved.users)
+    pub(super) fn written_users(&self) -> WrittenUsers {
+        let resolved = self.resolved.as_ref();
+        resolved
+            .map(|resolved| resolved.users.clone())
             .unwrap_or_default()
     }
 }
@@ -142,6 +144,7 @@ pub(super) fn settings(
     if problems.count(ProblemSeverity::Error) > errors {
         return None;
     }
+    conditions::report_unclear_sources(file, &rules, count_inherited, problems);
     let (_, own_rules) = rules.split_at(count_inherited);
     let in_force = RulesInForce {
         file: own,
@@ -163,7 +166,7 @@ pub(super) fn settings(
 /// Warns about the rules of `moorgate.toml`, as they hold for these domains.
 pub(super) fn warn_about_shared(
     main: &MainFile,
-    domains: &[DomainFile],
+    domains: &[&DomainFile],
     shared: &SharedRules,
     proxies: &TrustedProxies,
     problems: &mut Problems,
@@ -178,6 +181,7 @@ pub(super) fn warn_about_shared(
     };
     let inheriting: Vec<_> = domains
         .iter()
+        .copied()
         .filter(|domain| domain.raw.inherit.or(true))
         .collect();
     let pulls = |domain: &&DomainFile| anonymous(domain) == AnonymousAccess::Pull;
@@ -298,10 +302,13 @@ fn rule(
         tags,
         actions,
         networks,
+        from: _,
+        immutable_after: _,
     } = raw.get_ref();
     let place = raw.span();
     let mut lists = ListReader {
         source,
+        table: "access",
         rule: &place,
         problems,
     };
@@ -310,31 +317,27 @@ fn rule(
     let actions = lists.required("actions", actions, ACTIONS);
     let tags = lists.optional("tags", tags, TAGS);
     let networks = lists.optional("networks", networks, NETWORKS);
+    let actions = actions.map(|actions| {
+        plain(actions)
+            .into_iter()
+            .fold(Actions::default(), Actions::and)
+    });
+    let conditions = conditions::conditions(&mut lists, raw.get_ref(), actions.unwrap_or_default());
     let users = users
         .into_iter()
         .flatten()
         .map(|user| selector(source, &user, groups, problems));
     let users: Option<Vec<_>> = users.collect();
-    let path = source.path();
-    let (line, _) = source.position(place.start);
     Some(AccessRule {
         deny: deny.or(false),
         users: users.filter(|users| !users.is_empty())?,
         repositories: plain(repositories?),
         tags: tags?.map(plain),
-        actions: plain(actions?)
-            .into_iter()
-            .fold(Actions::default(), Actions::and),
+        actions: actions?,
         networks: networks?.map(plain),
-        location: RuleLocation {
-            file: path.strip_prefix(directory).unwrap_or(path).to_owned(),
-            line,
-        },
+        conditions: conditions?,
+        location: rule_location(source, directory, &place),
     })
-}
-
-fn plain<T>(list: Vec<Spanned<T>>) -> Vec<T> {
-    list.into_iter().map(Spanned::into_inner).collect()
 }
 
 fn selector(
@@ -360,57 +363,6 @@ fn selector(
                 None
             }
         },
-    }
-}
-
-/// Reads the lists of one rule, none of which may be empty.
-struct ListReader<'a> {
-    source: &'a Arc<Source>,
-    rule: &'a Span,
-    problems: &'a mut Problems,
-}
-
-impl ListReader<'_> {
-    /// A list that each rule must have.
-    fn required<T: Clone>(
-        &mut self,
-        key: &str,
-        list: &List<T>,
-        help: &str,
-    ) -> Option<Vec<Spanned<T>>> {
-        match list {
-            Setting::Absent => {
-                let message = format!("`access.{key}` is missing in this rule");
-                self.report(self.rule, message, help);
-                None
-            }
-            Setting::Invalid => None,
-            Setting::Given(entries, span) if entries.is_empty() => {
-                let message = format!("`access.{key}` is empty: the rule could never match");
-                self.report(span, message, help);
-                None
-            }
-            Setting::Given(entries, _) => Some(entries.clone()),
-        }
-    }
-
-    /// `Some(None)` if the list is absent.
-    fn optional<T: Clone>(
-        &mut self,
-        key: &str,
-        list: &List<T>,
-        help: &str,
-    ) -> Option<Option<Vec<Spanned<T>>>> {
-        if list.is_absent() {
-            Some(None)
-        } else {
-            self.required(key, list, help).map(Some)
-        }
-    }
-
-    fn report(&mut self, span: &Span, message: String, help: &str) {
-        self.problems
-            .push(Problem::at(self.source, span, message, help));
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::process::Process;
-use super::{DomainFile, RequestedListener};
-use crate::config::problem::{Problem, Problems};
+use super::{Conflict, DomainFile, RequestedListener, ResolvedDomain};
+use crate::config::problem::Problem;
 use crate::config::source::Span;
 use crate::config::vhost::ListenAddress;
 use crate::registry::host::{Authority, HostName};
@@ -22,27 +22,25 @@ struct AddressClaim<'a> {
 }
 
 /// A domain is unique in the configuration, an alias on each listener.
-pub(super) fn names(
-    files: &[DomainFile],
-    listeners: &[Vec<RequestedListener>],
-    problems: &mut Problems,
-) {
+pub(super) fn names(domains: &[&ResolvedDomain]) -> Vec<Conflict> {
     let mut claims: HashMap<&HostName, Vec<AddressClaim<'_>>> = HashMap::new();
-    for (file, listen) in files.iter().zip(listeners) {
-        for claim in claims_of(file, listen) {
-            let earlier = claims.entry(claim.name).or_default();
-            if let Some(problem) = earlier.iter().find_map(|other| dispute(&claim, other)) {
-                problems.push(problem);
-            }
-            earlier.push(claim);
-        }
+    let mut found = Vec::new();
+    for claim in domains.iter().flat_map(|domain| claims_of(domain)) {
+        let earlier = claims.entry(claim.name).or_default();
+        let conflict = earlier.iter().find_map(|other| {
+            Some(Conflict {
+                problem: dispute(&claim, other)?,
+                opposite: dispute(other, &claim),
+            })
+        });
+        found.extend(conflict);
+        earlier.push(claim);
     }
+    found
 }
 
-fn claims_of<'a>(
-    file: &'a DomainFile,
-    listen: &'a [RequestedListener],
-) -> impl Iterator<Item = AddressClaim<'a>> {
+fn claims_of(domain: &ResolvedDomain) -> impl Iterator<Item = AddressClaim<'_>> {
+    let (file, listen) = (&*domain.file, domain.listen.as_slice());
     let raw = &file.raw;
     let domain = raw.domain.given().zip(raw.domain.span());
     let domain = domain.map(|(name, span)| AddressClaim {
@@ -103,22 +101,32 @@ fn dispute(claim: &AddressClaim<'_>, other: &AddressClaim<'_>) -> Option<Problem
 }
 
 /// Each directory is the store of one domain.
-pub(super) fn stores(files: &[DomainFile], problems: &mut Problems) {
-    let mut holders: HashMap<&str, &DomainFile> = HashMap::new();
-    for file in files {
+pub(super) fn stores(domains: &[&ResolvedDomain]) -> Vec<Conflict> {
+    let mut holders: HashMap<&str, (&DomainFile, &Span)> = HashMap::new();
+    let mut found = Vec::new();
+    for domain in domains {
+        let file = &*domain.file;
         let Some(upstream) = file.raw.upstream.given() else {
             continue;
         };
         let Some((name, span)) = upstream.directory.given().zip(upstream.directory.span()) else {
             continue;
         };
-        if let Some(holder) = holders.insert(name, file) {
-            let holder = holder.source.path().display();
-            let message = format!("the directory `{name}` is already the store of {holder}");
-            let help = "use another name, or serve the one domain under both names with `aliases`";
-            problems.push(Problem::at(&file.source, span, message, help));
+        if let Some((holder, its)) = holders.insert(name, (file, span)) {
+            found.push(Conflict {
+                problem: shared_store(name, (file, span), holder),
+                opposite: Some(shared_store(name, (holder, its), file)),
+            });
         }
     }
+    found
+}
+
+fn shared_store(name: &str, (file, span): (&DomainFile, &Span), holder: &DomainFile) -> Problem {
+    let holder = holder.source.path().display();
+    let message = format!("the directory `{name}` is already the store of {holder}");
+    let help = "use another name, or serve the one domain under both names with `aliases`";
+    Problem::at(&file.source, span, message, help)
 }
 
 /// The role of a listener.
@@ -140,14 +148,10 @@ impl ListenerRole {
 }
 
 /// Each address has one role, and no two addresses overlap.
-pub(super) fn listeners(
-    domains: &[Vec<RequestedListener>],
-    process: &Process,
-    problems: &mut Problems,
-) {
+pub(super) fn listeners(domains: &[&ResolvedDomain], process: &Process) -> Vec<Conflict> {
     let https = domains
         .iter()
-        .flatten()
+        .flat_map(|domain| &domain.listen)
         .map(|listener| (listener, ListenerRole::Https));
     let http = process
         .http
@@ -158,6 +162,7 @@ pub(super) fn listeners(
         .iter()
         .map(|listener| (listener, ListenerRole::Admin));
     let mut bound: Vec<(&RequestedListener, ListenerRole)> = Vec::new();
+    let mut found = Vec::new();
     for (listener, role) in https.chain(http).chain(admin) {
         if bound
             .iter()
@@ -168,11 +173,12 @@ pub(super) fn listeners(
         let other = bound
             .iter()
             .find(|(other, _)| overlap(other.address, listener.address));
-        if let Some(&(other, its)) = other {
-            problems.extend(collision((listener, role), (other, its)));
+        if let Some(&other) = other {
+            found.extend(collision((listener, role), other));
         }
         bound.push((listener, role));
     }
+    found
 }
 
 /// Whether the system refuses to bind both. Port 0 is a different port each time.
@@ -184,16 +190,24 @@ fn overlap(a: ListenAddress, b: ListenAddress) -> bool {
     a.port() == b.port() && a.port() != 0 && (covers(a.ip(), b.ip()) || covers(b.ip(), a.ip()))
 }
 
-/// Points at the listener that is written; two defaults never collide.
+/// Points at the listeners that are written; two defaults never collide.
 fn collision(
     one: (&RequestedListener, ListenerRole),
     two: (&RequestedListener, ListenerRole),
-) -> Option<Problem> {
-    let ((at, role), (other, its)) = if one.0.written.is_some() {
-        (one, two)
-    } else {
-        (two, one)
+) -> Option<Conflict> {
+    let (first, second) = (excluded(one, two), excluded(two, one));
+    let (problem, opposite) = match first {
+        Some(problem) => (problem, second),
+        None => (second?, None),
     };
+    Some(Conflict { problem, opposite })
+}
+
+/// The problem at the first listener, if it is written.
+fn excluded(
+    (at, role): (&RequestedListener, ListenerRole),
+    (other, its): (&RequestedListener, ListenerRole),
+) -> Option<Problem> {
     let (source, span) = at.written.as_ref()?;
     let (of, help) = match &other.written {
         Some((theirs, _)) => {

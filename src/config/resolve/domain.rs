@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::process::{self, Process};
 use super::tls;
-use super::{DomainFile, RequestedListener, access, upstream};
+use super::{DomainFile, RequestedListener, access, retention, upstream};
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::{RawAuth, RawAuthorization, RawMode, Setting};
 use crate::config::vhost::{
@@ -43,6 +43,8 @@ pub(super) fn virtual_host(
     );
     let registry = upstream::registry(file, &process.state, problems);
     let browser = browser(file, problems);
+    let retention = retention::retention(file, directory, problems);
+    let quotas = retention::quotas(file, directory, problems);
     Some(VirtualHost {
         domain: raw.domain.given()?.clone(),
         aliases,
@@ -60,6 +62,8 @@ pub(super) fn virtual_host(
         browser,
         limits: process::limits(&raw.limits.or_empty(), process.limits),
         timeouts: process::timeouts(&raw.timeouts.or_empty(), process.timeouts),
+        retention,
+        quotas,
         source: file.source.path().to_owned(),
     })
 }

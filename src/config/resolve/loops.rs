@@ -1,7 +1,9 @@
 //! Addresses of upstreams that lead back to moorgate itself, as far as the files say.
 
+use std::collections::{BTreeSet, HashMap};
+
 use super::process::Process;
-use super::{DomainFile, RequestedListener};
+use super::{DomainFile, ResolvedDomain};
 use crate::config::problem::{Problem, Problems};
 use crate::config::raw::Setting;
 use crate::config::upstream::{Scheme, UpstreamUrl};
@@ -10,25 +12,26 @@ use crate::registry::host::HostName;
 
 /// The domains and listeners to which an address may lead.
 struct OwnAddresses<'a> {
-    files: &'a [DomainFile],
-    listeners: &'a [Vec<RequestedListener>],
+    /// By each of its names; of an alias with a port, the port.
+    by_name: HashMap<&'a HostName, Vec<(&'a ResolvedDomain, Option<u16>)>>,
+    domains: usize,
+    /// Those of domains before those of the process.
+    listeners: Vec<ListenAddress>,
     process: &'a Process,
 }
 
 /// Warns of each `url` that leads to a listener of moorgate and not on to a registry.
-pub(super) fn upstreams(
-    files: &[DomainFile],
-    listeners: &[Vec<RequestedListener>],
-    process: &Process,
-    problems: &mut Problems,
-) {
-    let own = OwnAddresses {
-        files,
-        listeners,
-        process,
-    };
-    for file in files {
-        let upstream = file.raw.upstream.given().map(|upstream| &upstream.url);
+pub(super) fn upstreams(domains: &[&ResolvedDomain], process: &Process, problems: &mut Problems) {
+    let own = OwnAddresses::new(domains, process);
+    for domain in domains {
+        let file = &domain.file;
+        let raw = file.raw.upstream.given();
+        let upstream = raw.map(|upstream| &upstream.url);
+        let urls = raw.and_then(|upstream| upstream.urls.given());
+        for url in urls.into_iter().flatten().skip(1) {
+            let setting = Setting::Given(url.get_ref().clone(), url.span());
+            warn("upstream.urls", Some(&setting), file, &own, problems);
+        }
         let browser = file.raw.browser.given().map(|browser| &browser.url);
         warn("upstream.url", upstream, file, &own, problems);
         warn("browser.url", browser, file, &own, problems);
@@ -54,12 +57,39 @@ fn warn(
 }
 
 impl<'a> OwnAddresses<'a> {
+    fn new(domains: &[&'a ResolvedDomain], process: &'a Process) -> Self {
+        let mut by_name: HashMap<_, Vec<_>> = HashMap::new();
+        let mut listeners = Vec::new();
+        let mut known = BTreeSet::new();
+        for &domain in domains {
+            let raw = &domain.file.raw;
+            if let Some(name) = raw.domain.given() {
+                by_name.entry(name).or_default().push((domain, None));
+            }
+            for alias in raw.aliases.given().into_iter().flatten() {
+                let alias = alias.get_ref();
+                let named = by_name.entry(&alias.host).or_default();
+                named.push((domain, alias.port));
+            }
+            let addresses = domain.listen.iter().map(|listener| listener.address);
+            listeners.extend(addresses.filter(|address| known.insert(*address)));
+        }
+        let of_process = process.http.iter().chain(&process.admin);
+        listeners.extend(of_process.map(|listener| listener.address));
+        Self {
+            by_name,
+            domains: domains.len(),
+            listeners,
+            process,
+        }
+    }
+
     /// The own listener to which an address leads, unless a domain there leads on to something
     /// else: a domain may stand in front of another one of the same process.
     fn dead_end(&self, url: &'a UpstreamUrl) -> Option<ListenAddress> {
         let listener = self.listener(url)?;
         let mut url = url;
-        for _ in self.files {
+        for _ in 0..self.domains {
             let Some(next) = self.domain(url) else {
                 return self.listener(url).map(|_| listener);
             };
@@ -70,42 +100,37 @@ impl<'a> OwnAddresses<'a> {
         Some(listener)
     }
 
+    /// The domains that have the host of an address among their names.
+    fn named(&self, url: &UpstreamUrl) -> impl Iterator<Item = &'a ResolvedDomain> {
+        let port = url.port;
+        let named = self.by_name.get(&url.host).into_iter().flatten();
+        let named = named.filter(move |(_, own)| own.is_none_or(|own| own == port));
+        named.map(|(domain, _)| *domain)
+    }
+
     /// The own listener at an address.
     fn listener(&self, url: &UpstreamUrl) -> Option<ListenAddress> {
-        let at_domain = self.files.iter().zip(self.listeners);
-        let of_domain = at_domain
-            .filter(|(file, _)| is_named(file, &url.host, url.port))
-            .flat_map(|(_, listeners)| listeners.iter().chain(&self.process.http))
+        let of_domain = self
+            .named(url)
+            .flat_map(|domain| domain.listen.iter().chain(&self.process.http))
             .find(|listener| listener.address.0.port() == url.port);
         if let Some(listener) = of_domain {
             return Some(listener.address);
         }
-        let process = self.process.http.iter().chain(&self.process.admin);
-        let mut all = self.listeners.iter().flatten().chain(process);
-        all.find(|listener| is_reached(listener.address, url))
-            .map(|listener| listener.address)
+        let mut all = self.listeners.iter();
+        all.find(|listener| is_reached(**listener, url)).copied()
     }
 
     /// The domain that answers for the host of an address.
     fn domain(&self, url: &UpstreamUrl) -> Option<&'a DomainFile> {
-        let mut all = self.files.iter().zip(self.listeners);
-        let found = all.find(|(file, listeners)| {
-            let mut ports = listeners.iter().map(|listener| listener.address.0.port());
-            is_named(file, &url.host, url.port) && ports.any(|port| port == url.port)
+        let found = self.named(url).find(|domain| {
+            let mut ports = domain.listen.iter();
+            ports.any(|listener| listener.address.0.port() == url.port)
         });
         found
             .filter(|_| url.scheme == Scheme::Https)
-            .map(|(file, _)| file)
+            .map(|domain| &*domain.file)
     }
-}
-
-fn is_named(file: &DomainFile, host: &HostName, port: u16) -> bool {
-    let mut aliases = file.raw.aliases.given().into_iter().flatten();
-    file.raw.domain.given() == Some(host)
-        || aliases.any(|alias| {
-            let alias = alias.get_ref();
-            alias.host == *host && alias.port.is_none_or(|own| own == port)
-        })
 }
 
 /// Whether the host of an address is the own host for certain, and the listener is there.

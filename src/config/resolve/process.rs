@@ -173,6 +173,9 @@ fn connection(
         target,
         h2_streams,
         connections,
+        client_connections,
+        client_connection_rate,
+        passwords_waiting,
     } = limits;
     let RawMainTimeouts {
         domains: _,
@@ -202,6 +205,9 @@ fn connection(
         target_bytes: bytes(target.given(), default.target_bytes),
         h2_streams: h2_streams.or(default.h2_streams),
         connections: connections.or(default.connections),
+        client_connections: client_connections.given().copied(),
+        client_connection_rate: client_connection_rate.or(default.client_connection_rate),
+        passwords_waiting: passwords_waiting.or(default.passwords_waiting),
     };
     check_target(main, limits, &settings, problems);
     settings
@@ -232,10 +238,21 @@ fn check_target(
 }
 
 pub(super) fn limits(raw: &RawLimits, default: Limits) -> Limits {
-    let RawLimits { manifest, body } = raw;
+    let RawLimits {
+        manifest,
+        body,
+        user_requests,
+        user_uploads,
+        user_upload_sessions,
+        upstream_connections,
+    } = raw;
     Limits {
         manifest_bytes: manifest.or(default.manifest_bytes),
         body_bytes: body.or(default.body_bytes),
+        user_requests: user_requests.or(default.user_requests),
+        user_uploads: user_uploads.or(default.user_uploads),
+        user_upload_sessions: user_upload_sessions.or(default.user_upload_sessions),
+        upstream_connections: upstream_connections.or(default.upstream_connections),
     }
 }
 

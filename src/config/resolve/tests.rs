@@ -52,18 +52,18 @@ fn resolve(main: &str, domains: &[&str]) -> (Option<Snapshot>, Problems) {
         let Some(raw) = raw::domain(&source, &mut problems) else {
             continue;
         };
-        files.push(DomainFile {
+        files.push(Arc::new(DomainFile {
             source,
             raw,
             groups: None,
-        });
+        }));
     }
-    let snapshot = snapshot(Path::new(""), &main, &files, &mut problems);
+    let snapshot = snapshot(Path::new(""), main, files, &mut problems);
     problems.sort();
     (snapshot, problems)
 }
 
-fn valid(main: &str, domains: &[&str]) -> Snapshot {
+pub(super) fn valid(main: &str, domains: &[&str]) -> Snapshot {
     let (snapshot, problems) = resolve(main, domains);
     assert!(problems.is_empty(), "{problems}");
     snapshot.expect("a snapshot")
@@ -79,6 +79,11 @@ pub(super) fn messages(main: &str, domains: &[&str]) -> Vec<String> {
         .iter()
         .map(|problem| format!("{}{}", severity(problem), problem.message()))
         .collect()
+}
+
+/// The problems as text.
+pub(super) fn rendered(main: &str, domains: &[&str]) -> String {
+    resolve(main, domains).1.render(Colour::Never)
 }
 
 #[test]
@@ -142,13 +147,14 @@ fn every_setting_arrives() {
         [admin]\nlisten = '127.0.0.1:9180'\n[auth]\naddress_failures = 30\nuser_failures = 40\nfailure_window = '5min'\n\
         [log]\nformat = 'json'\nlevel = 'debug'\naccess = false\n\
         [limits]\nmanifest = '2 MiB'\nbody = '1 GiB'\nhead = '16 KiB'\nhead_lines = 50\ntarget = 4096\nh2_streams = 10\n\
-        connections = 20\n\
+        connections = 20\nclient_connections = 7\nclient_connection_rate = 8\npasswords_waiting = 9\n\
         [timeouts]\nstall = '1min'\nhandshake = '1s'\nfirst_head = '2s'\nhead = '3s'\nidle = '4s'\nidle_unauthenticated = '3s'\nh2_ping = '5s'\ndrain = '6s'\n";
     let domain = "domain = 'ci.example.com'\naliases = ['localhost', '127.0.0.1']\nlisten = [':8443', '[::1]:5000']\n\
         [tls]\ncertificate = '../ci.pem'\nkey = '/keys/ci.key'\n[auth]\nhtpasswd = '../ci.htpasswd'\nrealm = 'CI'\n\
         [upstream]\nurl = 'https://registry/base/'\nroots = 'roots.pem'\nusername = 'me'\npassword = 's3cret'\n\
         authorization = 'strip'\nredirects = 'follow'\nfollow_hosts = ['minio:9000']\nlocations = 'relative'\n[browser]\nurl = 'http://browser'\n\
-        [limits]\nbody = 'none'\n[timeouts]\nfirst_body_byte = '1s'\nupstream_connect = '2s'\nupstream_head = '3s'\n\
+        [limits]\nbody = 'none'\nupstream_connections = 30\n\
+        user_requests = 31\nuser_uploads = 32\nuser_upload_sessions = 33\n[timeouts]\nfirst_body_byte = '1s'\nupstream_connect = '2s'\nupstream_head = '3s'\n\
         upstream_commit = '4s'\nupstream_idle = '5s'\n";
     let snapshot = valid(main, &[domain]);
     insta::assert_debug_snapshot!(snapshot, @r#"
@@ -235,6 +241,8 @@ fn every_setting_arrives() {
                             port: 443,
                             base_path: "/base",
                         },
+                        others: [],
+                        check: None,
                         roots: Some(
                             "conf.d/roots.pem",
                         ),
@@ -288,6 +296,10 @@ fn every_setting_arrives() {
                 limits: Limits {
                     manifest_bytes: 2097152,
                     body_bytes: None,
+                    user_requests: 31,
+                    user_uploads: 32,
+                    user_upload_sessions: 33,
+                    upstream_connections: 30,
                 },
                 timeouts: Timeouts {
                     first_body_byte: 1s,
@@ -297,6 +309,8 @@ fn every_setting_arrives() {
                     upstream_commit: 4s,
                     upstream_idle: 5s,
                 },
+                retention: None,
+                quotas: [],
                 source: "conf.d/a.toml",
             },
         ],
@@ -363,6 +377,11 @@ fn every_setting_arrives() {
             target_bytes: 4096,
             h2_streams: 10,
             connections: 20,
+            client_connections: Some(
+                7,
+            ),
+            client_connection_rate: 8,
+            passwords_waiting: 9,
         },
     }
     "#);

@@ -1,6 +1,7 @@
 //! Builds the settings of a domain's registry from `[upstream]`.
 
 mod login;
+mod replicas;
 
 use std::path::Path;
 use std::time::Duration;
@@ -50,6 +51,7 @@ fn report_keys_of_upstreams(file: &DomainFile, raw: &RawUpstream, problems: &mut
         problems.push(Problem::at(&file.source, span, message, help));
     }
     let others = [
+        ("check", raw.check.span()),
         ("roots", raw.roots.span()),
         ("username", raw.username.span()),
         ("password", raw.password.span()),
@@ -83,7 +85,40 @@ fn upstream(
     state: &Path,
     problems: &mut Problems,
 ) -> Option<UpstreamSettings> {
-    if upstream.url.is_absent() {
+    report_wrong_keys(file, (upstream, header), problems);
+    let others = replicas::others(file, upstream, problems);
+    let check = replicas::check(file, upstream, problems);
+    let authorization = authorization(file, upstream, problems);
+    let admin = login::admin(file, upstream, problems);
+    let names = names(file, upstream, problems);
+    let hosts = upstream.hosts.given().into_iter().flatten();
+    Some(UpstreamSettings {
+        url: upstream.url.given()?.clone(),
+        others: others?,
+        check: check?,
+        roots: upstream.roots.given().map(|path| file.source.beside(path)),
+        authorization: authorization?,
+        product: upstream.product.or(None),
+        create: upstream.create.or(false),
+        untag: upstream.untag.given().copied(),
+        admin: admin?,
+        api: upstream.api.given().cloned(),
+        hosts: hosts.map(|host| host.get_ref().clone()).collect(),
+        names: names?,
+        spool: upstream.spool.or(DEFAULT_SPOOL),
+        spool_directory: state.join("spool").join(file.raw.domain.given()?.as_str()),
+        redirects: upstream.redirects.or(Redirects::Pass),
+        follow_hosts: follow_hosts(file, upstream, problems),
+    })
+}
+
+/// Reports keys that are missing, or that have no effect behind a `url`.
+fn report_wrong_keys(
+    file: &DomainFile,
+    (upstream, header): (&RawUpstream, Option<&Span>),
+    problems: &mut Problems,
+) {
+    if upstream.url.is_absent() && !matches!(upstream.urls, Setting::Invalid) {
         let help = "write url = \"http://registry:5000\" in [upstream], or directory = \"NAME\" \
                     for a registry that moorgate keeps itself";
         problems.push(file.missing(header, "`upstream.url` is missing", help));
@@ -111,26 +146,6 @@ fn upstream(
             help,
         ));
     }
-    let authorization = authorization(file, upstream, problems);
-    let admin = login::admin(file, upstream, problems);
-    let names = names(file, upstream, problems);
-    let hosts = upstream.hosts.given().into_iter().flatten();
-    Some(UpstreamSettings {
-        url: upstream.url.given()?.clone(),
-        roots: upstream.roots.given().map(|path| file.source.beside(path)),
-        authorization: authorization?,
-        product: upstream.product.or(None),
-        create: upstream.create.or(false),
-        untag: upstream.untag.given().copied(),
-        admin: admin?,
-        api: upstream.api.given().cloned(),
-        hosts: hosts.map(|host| host.get_ref().clone()).collect(),
-        names: names?,
-        spool: upstream.spool.or(DEFAULT_SPOOL),
-        spool_directory: state.join("spool").join(file.raw.domain.given()?.as_str()),
-        redirects: upstream.redirects.or(Redirects::Pass),
-        follow_hosts: follow_hosts(file, upstream, problems),
-    })
 }
 
 /// The hosts to which redirects are followed whatever their addresses are.

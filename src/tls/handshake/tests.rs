@@ -57,7 +57,7 @@ impl TestServer {
         Self {
             _state: state,
             certificates,
-            configs: ServerConfigs::new().expect("randomness"),
+            configs: ServerConfigs::new(None).expect("randomness"),
             roots,
         }
     }
@@ -264,7 +264,7 @@ async fn sessions_are_resumed_across_configurations_of_one_process() {
             kind(gateway.server_config(5000)).await,
             HandshakeKind::Resumed
         );
-        let other = ServerConfigs::new().expect("randomness");
+        let other = ServerConfigs::new(None).expect("randomness");
         let other = other
             .for_listener(gateway.certificates.table().clone(), listen(443))
             .expect("valid");

@@ -46,7 +46,13 @@ fn resolve_all(
         .iter()
         .map(|file| settings(file, directory, &shared, &proxies, &mut problems))
         .collect();
-    warn_about_shared(&main, &files, &shared, &proxies, &mut problems);
+    warn_about_shared(
+        &main,
+        &files.iter().collect::<Vec<_>>(),
+        &shared,
+        &proxies,
+        &mut problems,
+    );
     problems.sort();
     (all, problems)
 }
@@ -299,7 +305,7 @@ fn all_problems_of_rules_are_noted() {
     20 | acton = …
        | ^^^^^
        |
-       = help: known here: `deny`, `users`, `repositories`, `tags`, `actions`, `networks`
+       = help: known here: `deny`, `users`, `repositories`, `tags`, `actions`, `networks`, `from`, `immutable_after`
     "#);
     insta::assert_snapshot!(said("", "[access]\nusers = ['a']\n", None), @r"
     error: `access` must be an array of tables, not a table
@@ -734,4 +740,158 @@ fn warnings_about_shared_rules_are_for_the_domains_that_have_them() {
         !said.contains("no rule allows `@anonymous` to pull"),
         "{said}"
     );
+}
+
+#[test]
+fn conditions_are_what_they_say() {
+    let [rule] = <[_; 1]>::try_from(rules(
+        "[[access]]\nusers = ['alice']\nrepositories = ['release/**']\nactions = ['push', 'overwrite']\n\
+         from = 'ci/**'\nimmutable_after = '7d'\n",
+    ))
+    .expect("one rule");
+    let from = rule.conditions.from.as_deref().expect("sources");
+    assert_eq!(from[0].as_str(), "ci/**");
+    let week = std::time::Duration::from_secs(7 * 86_400);
+    assert_eq!(rule.conditions.immutable_after, Some(week));
+}
+
+#[test]
+fn conditions_are_for_rules_that_allow_what_they_bind() {
+    let cases: &[(&str, &str)] = &[
+        ("actions = ['push']\nfrom = ['ci/app', 'ci/${user}']", ""),
+        (
+            "actions = ['push']\nfrom = []",
+            "`access.from` is empty: the rule could never match\n",
+        ),
+        (
+            "actions = ['push']\nfrom = 7",
+            "`access.from` must be a list, not an integer\n",
+        ),
+        (
+            "actions = ['push']\nfrom = 'CI'",
+            "`access.from` has a character that is in no repository name\n",
+        ),
+        (
+            "actions = ['pull', 'delete-tag']\nfrom = 'ci/app'",
+            "`access.from` has no effect without `push` or `overwrite` in `actions`\n",
+        ),
+        (
+            "deny = true\nactions = ['push']\nfrom = 'ci/app'",
+            "`access.from` is for rules that allow, and this one denies\n",
+        ),
+        (
+            "actions = ['push']\nfrom = 'ci-/app'",
+            "no repository name can match `ci-/app`\n",
+        ),
+        (
+            "actions = ['delete-tag']\nimmutable_after = '0s'",
+            "`access.immutable_after` is zero\n",
+        ),
+        (
+            "actions = ['push']\nimmutable_after = '7d'",
+            "`access.immutable_after` has no effect without `overwrite` or `delete-tag` in `actions`\n",
+        ),
+        (
+            "deny = true\nactions = ['overwrite']\nimmutable_after = '7d'",
+            "`access.immutable_after` is for rules that allow, and this one denies\n",
+        ),
+        (
+            "actions = ['all']\nimmutable_after = '7d'",
+            "a rule with `immutable_after` cannot allow `delete-manifest`: it deletes a manifest with all its tags, however old they are\n",
+        ),
+    ];
+    for (keys, expected) in cases {
+        let rule = format!("[[access]]\nusers = ['alice']\nrepositories = ['release/*']\n{keys}\n");
+        assert_eq!(warned(&rule), *expected, "{keys}");
+    }
+}
+
+#[test]
+fn behind_a_url_a_source_must_follow_from_the_name() {
+    let rule = |repositories: &str, from: &str| {
+        format!(
+            "[[access]]\nusers = ['alice']\nrepositories = ['{repositories}']\nactions = ['push']\nfrom = '{from}'\n"
+        )
+    };
+    let cases = [
+        ("release/**", "ci/**", true),
+        ("release/**", "ci/app", true),
+        ("*/release/*", "*/ci/*", true),
+        ("release/**", "ci/*", false),
+        ("release/app", "ci/*", false),
+        ("a*b*", "c*d*", false),
+    ];
+    for (repositories, from, is_clear) in cases {
+        let expected = format!(
+            "`access.from` does not say which repository of `{from}` belongs to one of `{repositories}`\n"
+        );
+        let expected = if is_clear { "" } else { &expected };
+        assert_eq!(warned(&rule(repositories, from)), expected);
+    }
+    let unclear = rule("release/**", "ci/*");
+    let in_store = domain("", &unclear).replace("url = 'http://registry:5000'", "directory = 'ci'");
+    assert_eq!(resolve_all("", &[(&in_store, None)]).1.iter().count(), 0);
+    let shared = said_of_shared(&unclear, &[&domain("", "")]);
+    assert!(
+        shared.contains("belongs to one of `release/**`, in the rule at moorgate.toml:2"),
+        "{shared}"
+    );
+}
+
+#[test]
+fn conditions_that_another_rule_makes_void_are_warned_of() {
+    let rule = |users: &str, repositories: &str, rest: &str| {
+        format!("[[access]]\nusers = ['{users}']\nrepositories = ['{repositories}']\n{rest}\n")
+    };
+    let promotion = rule(
+        "alice",
+        "release/app",
+        "actions = ['push']\nfrom = 'ci/app'",
+    );
+    let aging = rule(
+        "alice",
+        "release/app",
+        "actions = ['overwrite']\nimmutable_after = '7d'",
+    );
+    let of = |key: &str| {
+        format!(
+            "`access.{key}` does not hold for these users: line 13 allows them more without it\n"
+        )
+    };
+    let cases = [
+        (
+            &promotion,
+            rule("*", "**", "actions = ['pull', 'push']"),
+            of("from"),
+        ),
+        (
+            &promotion,
+            rule("*", "**", "actions = ['pull', 'delete-tag']"),
+            String::new(),
+        ),
+        (
+            &promotion,
+            rule("bob", "**", "actions = ['push']"),
+            String::new(),
+        ),
+        (
+            &promotion,
+            rule("*", "ci/**", "actions = ['push']"),
+            String::new(),
+        ),
+        (
+            &promotion,
+            rule("*", "**", "actions = ['push']\ntags = ['dev']"),
+            String::new(),
+        ),
+        (
+            &aging,
+            rule("*", "**", "actions = ['delete-manifest']"),
+            of("immutable_after"),
+        ),
+        (&aging, rule("*", "**", "actions = ['push']"), String::new()),
+    ];
+    for (condition, other, expected) in cases {
+        assert_eq!(warned(&format!("{condition}{other}")), expected, "{other}");
+    }
 }

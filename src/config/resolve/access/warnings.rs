@@ -137,13 +137,23 @@ fn about_rule(
     anonymous: AnonymousAccess,
 ) -> Vec<Warning> {
     let whole = raw.span();
-    let RawAccess { tags, actions, .. } = raw.get_ref();
+    let RawAccess {
+        tags,
+        actions,
+        from,
+        immutable_after,
+        ..
+    } = raw.get_ref();
     let unreachable = unreachable::unreachable_reason(rule, rules, anonymous)
         .map(|(reason, help)| (format!("this rule can never match: {reason}"), help));
     let found = [
         (&whole, unreachable),
         (tags.span().unwrap_or(&whole), idle_tags(rule)),
         (actions.span().unwrap_or(&whole), moved_tags(rule, rules)),
+        (
+            from.span().or(immutable_after.span()).unwrap_or(&whole),
+            idle_conditions(rule, rules),
+        ),
     ];
     found
         .into_iter()
@@ -160,7 +170,8 @@ fn about_rule(
 
 /// Warnings about patterns that match no valid name.
 fn about_repositories(raw: &RawAccess) -> impl Iterator<Item = Warning> {
-    let written = raw.repositories.given().into_iter().flatten();
+    let lists = [&raw.repositories, &raw.from];
+    let written = lists.into_iter().filter_map(Setting::given).flatten();
     let impossible = written.filter(|entry| !entry.get_ref().is_possible(None));
     impossible.map(|entry| Warning {
         span: entry.span(),
@@ -246,6 +257,32 @@ fn moved_tags(rule: &AccessRule, rules: &[AccessRule]) -> Option<(String, String
     let message = "`push` and `delete-tag` together move tags, also without `overwrite`: away first, then pushed anew";
     let help = "add `overwrite` if tags may move; if not, give `delete-tag` to others, or deny it for some tags";
     Some((message.to_owned(), help.to_owned()))
+}
+
+/// Conditions that another rule makes void: rules are or-ed.
+fn idle_conditions(rule: &AccessRule, rules: &[AccessRule]) -> Option<(String, String)> {
+    let (from, immutable_after) = (&rule.conditions.from, rule.conditions.immutable_after);
+    let around = |other: &AccessRule| {
+        let sets = other.actions.has(Action::Push) || other.actions.has(Action::Overwrite);
+        let changes = [Action::Overwrite, Action::DeleteTag, Action::DeleteManifest];
+        let changes = changes.iter().any(|action| other.actions.has(*action));
+        from.is_some() && other.conditions.from.is_none() && sets
+            || immutable_after.is_some() && other.conditions.immutable_after.is_none() && changes
+    };
+    let other = rules.iter().find(|other| {
+        !other.deny && around(other) && unreachable::covers_all_but_actions(other, rule)
+    })?;
+    let key = if from.is_some() && other.conditions.from.is_none() {
+        "from"
+    } else {
+        "immutable_after"
+    };
+    let place = unreachable::place(other, rule);
+    let message = format!(
+        "`access.{key}` does not hold for these users: {place} allows them more without it"
+    );
+    let help = "one rule that allows something suffices: take the action out of the other, or write the condition there as well";
+    Some((message, help.to_owned()))
 }
 
 /// Warnings about pulls without a login that do not work.

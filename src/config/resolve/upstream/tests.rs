@@ -172,3 +172,63 @@ fn a_directory_has_no_product() {
         ]
     );
 }
+
+#[test]
+fn replicas_differ_in_nothing_but_host_and_port() {
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "urls = ['http://a:5000/x', 'http://b/x', 'http://a/x']",
+            &[],
+        ),
+        ("urls = ['http://a']", &[]),
+        (
+            "urls = ['http://a', 'http://b']\n[upstream.check]\ninterval = '1s'\npath = '/v2/_catalog?n=1'",
+            &[],
+        ),
+        ("urls = []", &["`upstream.url` is missing"]),
+        (
+            "url = 'http://a'\nurls = ['http://a']",
+            &["`upstream.url` and `upstream.urls` exclude each other"],
+        ),
+        (
+            "directory = 'a'\nurls = ['http://a']",
+            &[
+                "`upstream.url` and `upstream.directory` exclude each other: a domain has one registry",
+            ],
+        ),
+        (
+            "urls = ['http://a', 'https://b', 'http://c/x']",
+            &[
+                "https://b differs from http://a in more than host and port",
+                "http://c/x differs from http://a in more than host and port",
+            ],
+        ),
+        (
+            "urls = ['http://a', 'http://b', 'http://a:80']",
+            &["http://a is written twice"],
+        ),
+        (
+            "urls = ['http://a']\n[upstream.check]",
+            &["`[upstream.check]` is for several `urls`"],
+        ),
+        (
+            "url = 'http://a'\n[upstream.check]\ninterval = '5s'",
+            &["`[upstream.check]` is for several `urls`"],
+        ),
+        (
+            "urls = ['http://a', 'http://b']\n[upstream.check]\ninterval = '10ms'\npath = 'v2'",
+            &[
+                "`upstream.check.interval` is shorter than 1s",
+                "`upstream.check.path` is no path",
+            ],
+        ),
+        (
+            "urls = ['http://a', 'http://b']\n[upstream.check]\ncolour = 'red'",
+            &["unknown key `colour` in [upstream.check]"],
+        ),
+    ];
+    for (keys, wanted) in cases {
+        let domain = with("upstream", &format!("[upstream]\n{keys}"));
+        assert_eq!(messages("", &[&domain]), *wanted, "{keys}");
+    }
+}

@@ -53,22 +53,32 @@ pub(super) fn unreachable_reason(
     let other = rules
         .iter()
         .find(|other| other.deny && !rule.deny && covers(other, rule))?;
-    let RuleLocation { file, line } = &other.location;
-    let place = if *file == rule.location.file {
-        format!("line {line}")
-    } else {
-        format!("the rule at {}", other.location)
-    };
+    let place = place(other, rule);
     Some((
         format!("{place} denies all of it"),
         "leave one of the two out: a deny beats every allow".to_owned(),
     ))
 }
 
+/// Where another rule is, in a message about `rule`.
+pub(super) fn place(other: &AccessRule, rule: &AccessRule) -> String {
+    let RuleLocation { file, line } = &other.location;
+    if *file == rule.location.file {
+        format!("line {line}")
+    } else {
+        format!("the rule at {}", other.location)
+    }
+}
+
 /// Whether a deny rule covers everything that another rule allows, as far as their texts tell.
 fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
+    deny.actions.has_all(rule.actions) && covers_all_but_actions(deny, rule)
+}
+
+/// Whether a rule covers the users, repositories and networks of another one, and its tags.
+pub(super) fn covers_all_but_actions(wide: &AccessRule, rule: &AccessRule) -> bool {
     let user = |selector: &Selector| {
-        let by_one = |name: &Pattern| deny.users.iter().any(|denied| includes(denied, name));
+        let by_one = |name: &Pattern| wide.users.iter().any(|denied| includes(denied, name));
         match selector {
             // Users with a login may still match.
             Selector::Anonymous => false,
@@ -80,24 +90,23 @@ fn covers(deny: &AccessRule, rule: &AccessRule) -> bool {
         }
     };
     let repository = |pattern: &RepositoryPattern| {
-        deny.repositories
+        wide.repositories
             .iter()
             .any(|denied| denied.covers(pattern))
     };
     let network = |inner: &IpNet| {
-        deny.networks
+        wide.networks
             .iter()
             .flatten()
             .any(|denied| denied.contains(inner))
     };
-    let from = deny.networks.is_none()
+    let from = wide.networks.is_none()
         || rule
             .networks
             .as_ref()
             .is_some_and(|own| own.iter().all(network));
-    deny.tags.is_none()
+    wide.tags.is_none()
         && from
-        && deny.actions.has_all(rule.actions)
         && rule.users.iter().all(user)
         && rule.repositories.iter().all(repository)
 }
