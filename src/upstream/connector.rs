@@ -277,7 +277,10 @@ impl AsyncRead for UpstreamIo {
             UpstreamStream::Tls(io) => Pin::new(io).poll_read(cx, buf),
         };
         let new = buf.filled().get(before..).unwrap_or_default();
-        self.progress.received(new);
+        if !self.progress.received(new) {
+            let error = "more than 512 KiB came before the head of a response";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
         result
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::destination::RefusedDestination;
 use super::first_bytes::OtherProtocol;
@@ -26,9 +27,24 @@ pub(crate) enum UpstreamError {
     /// moorgate has no descriptor left.
     #[error("moorgate has too many open files and connections for one to the upstream")]
     NoDescriptor(#[source] io::Error),
+    /// There are as many connections to it as there may be, and none became free in time.
+    #[error("all connections to the upstream are in use")]
+    TooManyConnections,
     /// The connection took longer than `upstream_connect`.
     #[error("the upstream did not complete a connection in time")]
     ConnectTimedOut,
+    /// The last connections failed, and one is being tried just now.
+    #[error("the upstream could not be reached a moment ago")]
+    CircuitOpen,
+    /// The replica was taken out of service before its response.
+    #[error("the replica was taken out of service before its response")]
+    Ejected,
+    /// The replica with the upload session is out of service.
+    #[error("the replica with this upload is out of service")]
+    ReplicaEjected { retry_after: Duration },
+    /// There is no such replica any more.
+    #[error("the replica with this upload is no longer configured")]
+    ReplicaGone,
     /// The upstream made no progress for longer than its timeout.
     #[error("the upstream did not answer in time")]
     TimedOut,
@@ -42,6 +58,9 @@ pub(crate) enum UpstreamError {
     /// The response head is larger than what is read of one.
     #[error("the upstream sent a response head of more than 64 KiB or 128 lines")]
     HeadTooLarge,
+    /// Interim responses came without end.
+    #[error("the upstream sent 512 KiB without the head of its response")]
+    HeadMissing,
     /// The response head is not valid HTTP/1.
     #[error("the upstream sent a response head that is not valid")]
     Malformed(#[source] hyper::Error),
@@ -107,16 +126,35 @@ impl UpstreamError {
             Self::TimedOut => FailureReason::Timeout,
             Self::Closed { may_expect_tls: _ } => FailureReason::Closed,
             Self::OtherProtocol(_)
+            | Self::HeadMissing
             | Self::HeadTooLarge
             | Self::Malformed(_)
             | Self::InvalidLength(_)
             | Self::ProtocolSwitched => FailureReason::Protocol,
             Self::RefusedDestination(_)
             | Self::NoDescriptor(_)
+            | Self::CircuitOpen
+            | Self::Ejected
+            | Self::ReplicaEjected { .. }
+            | Self::ReplicaGone
+            | Self::TooManyConnections
             | Self::ClientStalled
             | Self::ClientCut
             | Self::TooLarge => return None,
         })
+    }
+
+    /// Whether it only repeats what an upstream's health has told.
+    pub(crate) fn is_repeated(&self) -> bool {
+        matches!(
+            self,
+            Self::CircuitOpen | Self::Ejected | Self::ReplicaEjected { .. }
+        )
+    }
+
+    /// Whether another replica may answer.
+    pub(super) fn is_of_upstream(&self) -> bool {
+        self.reason().is_some() || self.is_repeated()
     }
 
     /// What remedies it, unless the error itself says so.
@@ -124,6 +162,7 @@ impl UpstreamError {
         Some(match self {
             Self::Unreachable(error) => return error.remedy(),
             Self::NoDescriptor(_) => "raise the limit of open files (LimitNOFILE in systemd)",
+            Self::TooManyConnections => "raise `limits.upstream_connections`",
             Self::ConnectTimedOut => {
                 "check the host and port in its `url` and the firewalls between, or raise `upstream_connect`"
             }
@@ -137,12 +176,17 @@ impl UpstreamError {
                 may_expect_tls: false,
             } => "see the upstream's own log",
             Self::OtherProtocol(protocol) => protocol.remedy(),
-            Self::HeadTooLarge
+            Self::HeadMissing
+            | Self::HeadTooLarge
             | Self::Malformed(_)
             | Self::InvalidLength(_)
             | Self::ProtocolSwitched => "see the upstream's own log, and what stands before it",
             Self::RefusedDestination(_)
             | Self::Login(_)
+            | Self::CircuitOpen
+            | Self::Ejected
+            | Self::ReplicaEjected { .. }
+            | Self::ReplicaGone
             | Self::ClientStalled
             | Self::ClientCut
             | Self::TooLarge => return None,
@@ -150,7 +194,7 @@ impl UpstreamError {
     }
 
     /// The cause with all its sources, and the remedy.
-    pub(super) fn explained(&self) -> String {
+    pub(crate) fn explained(&self) -> String {
         let cause = with_sources(self);
         match self.remedy() {
             Some(remedy) => format!("{cause}: {remedy}"),

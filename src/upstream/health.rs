@@ -43,6 +43,8 @@ pub(crate) enum FailureReason {
     Timeout,
     /// It closed the connection before its response.
     Closed,
+    /// It closed the connection before the end of its response.
+    Cut,
     /// Its response is not one of HTTP/1.
     Protocol,
     /// It answered 502, 503 or 504.
@@ -52,7 +54,7 @@ pub(crate) enum FailureReason {
 }
 
 impl FailureReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Lookup,
         Self::Refused,
         Self::Unreachable,
@@ -60,6 +62,7 @@ impl FailureReason {
         Self::Tls,
         Self::Timeout,
         Self::Closed,
+        Self::Cut,
         Self::Protocol,
         Self::Status,
         Self::Credentials,
@@ -74,6 +77,7 @@ impl FailureReason {
             Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Closed => "closed",
+            Self::Cut => "cut",
             Self::Protocol => "protocol",
             Self::Status => "status",
             Self::Credentials => "credentials",
@@ -84,7 +88,7 @@ impl FailureReason {
     /// request may get a 503 of a registry that serves all others.
     fn threshold(self) -> u64 {
         match self {
-            Self::Status => 3,
+            Self::Status | Self::Cut => 3,
             _ => 1,
         }
     }
@@ -183,6 +187,10 @@ impl UpstreamHealth {
 
     pub(crate) fn role(&self) -> UpstreamRole {
         self.role
+    }
+
+    pub(super) fn domain(&self) -> &str {
+        &self.domain
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -302,6 +310,10 @@ impl UpstreamHealth {
             failing_s = now.duration_since(course.changed).as_secs(),
             "upstream fails"
         );
+    }
+
+    pub(crate) fn state(&self) -> HealthState {
+        self.course().state
     }
 
     pub(crate) fn report(&self) -> HealthReport {

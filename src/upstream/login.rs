@@ -24,12 +24,13 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode, header};
 
+use super::Upstream;
 use super::error::UpstreamError;
 use super::known_product::KnownProduct;
+use super::replica::copy_without_body;
 use super::request_body::{RequestBody, Upload};
 use super::response_body::UpstreamBody;
 use super::transfer::TransferLimits;
-use super::{Upstream, copy_without_body};
 use crate::config::upstream::{LoginSettings, Scheme, UpstreamSettings, UpstreamUrl};
 use crate::config::vhost::Timeouts;
 use crate::registry::challenge;
@@ -263,7 +264,7 @@ impl RegistryLogin {
 
 /// Counts a failed login as one of the upstream.
 fn failed(upstream: &Upstream, error: Arc<LoginError>) -> UpstreamError {
-    if let Some(health) = upstream.health() {
+    for health in upstream.healths() {
         match &*error {
             // It works, for other repositories.
             LoginError::NoRight { .. } | LoginError::NoRepository { .. } => health.succeeded(),

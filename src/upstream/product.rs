@@ -163,6 +163,8 @@ pub(crate) enum TokenNeed {
 pub(crate) struct Capabilities {
     /// Of a tag alone.
     pub(crate) tag_deletion: Deletion,
+    /// Whether it deletes a manifest with its last tag.
+    pub(crate) image_goes_with_last_tag: bool,
     /// Of a manifest with all its tags.
     pub(crate) digest_deletion: Deletion,
     /// Of the list of repositories.
@@ -181,6 +183,7 @@ impl Capabilities {
     /// Those of the distribution specification.
     const STANDARD: Self = Self {
         tag_deletion: Deletion::Registry,
+        image_goes_with_last_tag: false,
         digest_deletion: Deletion::Registry,
         catalog: CatalogSource::Registry,
         chunks: Chunks::Any,

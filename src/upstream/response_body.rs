@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::Lease;
+use super::replica_service::CountedRequest;
 
 /// A response body on its way to the client. Its connection returns to the pool when the body is
 /// complete, and is closed when this is dropped before.
@@ -16,6 +17,8 @@ use super::pool::Lease;
 pub(crate) struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    /// Counts the request at one of several replicas.
+    in_flight: Option<CountedRequest>,
 }
 
 impl UpstreamBody {
@@ -23,6 +26,7 @@ impl UpstreamBody {
         let mut body = Self {
             incoming,
             lease: Some(lease),
+            in_flight: None,
         };
         if body.incoming.is_end_stream() {
             body.release();
@@ -30,9 +34,25 @@ impl UpstreamBody {
         body
     }
 
+    /// Counts the request at a replica until the body ends.
+    pub(super) fn count(&mut self, in_flight: CountedRequest) {
+        if self.lease.is_some() {
+            self.in_flight = Some(in_flight);
+        }
+    }
+
     fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.release();
+        }
+        self.in_flight = None;
+    }
+
+    #[cold]
+    fn cut(&mut self) {
+        let cut = self.lease.take().and_then(Lease::cut);
+        if let (Some(in_flight), Some(cut)) = (self.in_flight.take(), cut) {
+            in_flight.cut(cut);
         }
     }
 }
@@ -58,7 +78,7 @@ impl Body for UpstreamBody {
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => {
-                    self.lease = None;
+                    self.cut();
                     return Poll::Ready(Some(Err(error)));
                 }
                 Some(Ok(frame)) => {

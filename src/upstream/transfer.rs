@@ -1,6 +1,7 @@
 //! The progress of one connection to an upstream: what it waits for, since when, and for how long
 //! at most. Decides every timeout of a transfer, from its progress, never from its total time.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,13 @@ pub(crate) struct TransferProgress {
     /// What came since the request began. Outside the mutex: every read adds to it, and no deadline
     /// depends on it.
     first_bytes: FirstBytes,
+    /// How many bytes may still come before the head of the response; [`NO_BOUND`] after it.
+    before_head: AtomicU32,
 }
+
+/// What comes before the head of a response: interim responses, of which hyper reads any number.
+const MAX_BYTES_BEFORE_HEAD: u32 = 512 * 1024;
+const NO_BOUND: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct TransferState {
@@ -108,6 +115,7 @@ impl TransferProgress {
         Self {
             state: Mutex::new(state),
             first_bytes: FirstBytes::default(),
+            before_head: AtomicU32::new(NO_BOUND),
         }
     }
 
@@ -116,15 +124,18 @@ impl TransferProgress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, phase: TransferPhase) {
+    fn enter(&self, phase: TransferPhase) -> Instant {
         let mut state = self.state();
         state.phase = phase;
         state.since = Instant::now();
+        state.since
     }
 
     /// A request begins.
     pub(crate) fn begin(&self, limits: TransferLimits, has_body: bool) {
         self.first_bytes.clear();
+        self.before_head
+            .store(MAX_BYTES_BEFORE_HEAD, Ordering::Relaxed);
         let phase = if has_body {
             TransferPhase::FirstBodyByte
         } else {
@@ -180,9 +191,22 @@ impl TransferProgress {
         }
     }
 
-    /// Bytes were read from the socket.
-    pub(super) fn received(&self, bytes: &[u8]) {
+    /// Bytes were read from the socket. Returns whether they are few enough: of a body any number.
+    pub(super) fn received(&self, bytes: &[u8]) -> bool {
         self.first_bytes.add(bytes);
+        let left = self.before_head.load(Ordering::Relaxed);
+        if left == NO_BOUND {
+            return true;
+        }
+        let count = u32::try_from(bytes.len()).unwrap_or(NO_BOUND);
+        self.before_head
+            .store(left.saturating_sub(count), Ordering::Relaxed);
+        count <= left
+    }
+
+    /// Whether too much came without the head of a response.
+    pub(super) fn is_head_missing(&self) -> bool {
+        self.before_head.load(Ordering::Relaxed) == 0
     }
 
     /// What came in response to this request.
@@ -192,6 +216,7 @@ impl TransferProgress {
 
     /// The response head is here.
     pub(crate) fn head_received(&self) {
+        self.before_head.store(NO_BOUND, Ordering::Relaxed);
         self.enter(TransferPhase::ClientReads);
     }
 
@@ -209,9 +234,9 @@ impl TransferProgress {
         self.enter(TransferPhase::ClientReads);
     }
 
-    /// The response is complete and the connection waits for the next request.
-    pub(crate) fn end(&self) {
-        self.enter(TransferPhase::Idle);
+    /// The response is complete and the connection waits for the next request. Returns the time.
+    pub(crate) fn end(&self) -> Instant {
+        self.enter(TransferPhase::Idle)
     }
 
     /// The side that stalled, if the deadline has passed.

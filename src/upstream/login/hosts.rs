@@ -60,7 +60,13 @@ impl CredentialHosts {
             registry: settings.url.clone(),
             named: settings.hosts.clone(),
             services,
-            configured: settings.api.iter().chain(endpoint).cloned().collect(),
+            configured: settings
+                .others
+                .iter()
+                .chain(&settings.api)
+                .chain(endpoint)
+                .cloned()
+                .collect(),
         }
     }
 

@@ -13,12 +13,13 @@ use super::scope::TokenScope;
 use super::token::AuthorizationValue;
 use super::{RegistryLogin, UpstreamRequest, failed};
 use crate::registry::challenge::{self, AuthChallenge};
+use crate::upstream::Upstream;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::product::TokenNeed;
+use crate::upstream::replica::SentHead;
 use crate::upstream::request_body::RequestBody;
 use crate::upstream::response_body::UpstreamBody;
 use crate::upstream::transfer::TransferLimits;
-use crate::upstream::{SentHead, Upstream};
 
 /// A request that the registry has refused.
 pub(super) struct RefusedRequest {

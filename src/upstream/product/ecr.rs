@@ -29,6 +29,7 @@ impl Dialect for Ecr {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             tag_deletion: Deletion::Api,
+            image_goes_with_last_tag: true,
             chunks: Chunks::One,
             immutable_tags: true,
             own_refusals: true,
