@@ -17,13 +17,18 @@ use moorgate::internal::auth::{Bearer, TokenAccess, Tokens};
 use moorgate::internal::auth::{Login, LoginAdmission, Verifier, VerifierSettings};
 use moorgate::internal::auth::{Policy, Principal};
 use moorgate::internal::config::ListenAddress;
-use moorgate::internal::config::{AccessRule, AccessSettings, RuleLocation, Selector};
+use moorgate::internal::config::{
+    AccessRule, AccessSettings, RuleLocation, Selector, TagConditions,
+};
 use moorgate::internal::config::{ConnectionSettings, FailureBudgets};
+use moorgate::internal::journal::Journal;
 use moorgate::internal::registry::Call;
+use moorgate::internal::registry::Digest;
 use moorgate::internal::registry::HostName;
 use moorgate::internal::registry::{Action, Actions};
 use moorgate::internal::registry::{Origin, ResponseKind, Rewriter};
 use moorgate::internal::registry::{Pattern, RepositoryPattern};
+use moorgate::internal::registry::{RepositoryName, Tag};
 use moorgate::internal::registry::{Resource, Rights};
 use moorgate::internal::request::headers;
 use moorgate::internal::request::{ConnInfo, HandshakeName, Protocol};
@@ -53,6 +58,27 @@ fn parse_a_call(criterion: &mut Criterion) {
     group.bench_function("upload commit", |b| {
         let path = "/v2/base/app/blobs/uploads/6b3c9a93-af5d-473f-a4ff-9710022185cd";
         b.iter(|| Call::parse(&Method::PUT, black_box(path), Some(black_box(&query))));
+    });
+    group.finish();
+}
+
+fn count_a_pull(criterion: &mut Criterion) {
+    let journal = Journal::new("journal.redb".into());
+    let repository = RepositoryName::parse("base/app").expect("valid");
+    let (tag, digest) = (
+        Tag::parse("latest").expect("valid"),
+        Digest::parse(DIGEST).expect("valid"),
+    );
+    let mut group = criterion.benchmark_group("count a pull");
+    group.bench_function("pending already", |b| {
+        b.iter(|| journal.pulled(black_box(&repository), Some(&tag), &digest));
+    });
+    let many: Vec<_> = (0..10_000)
+        .map(|n| Digest::parse(&format!("sha256:{n:064x}")).expect("valid"))
+        .collect();
+    let mut next = many.iter().cycle();
+    group.bench_function("one of 10,000", |b| {
+        b.iter(|| journal.pulled(black_box(&repository), Some(&tag), next.next()));
     });
     group.finish();
 }
@@ -251,6 +277,7 @@ fn thousand_rules() -> Vec<AccessRule> {
             networks: n
                 .is_multiple_of(4)
                 .then(|| vec!["10.0.0.0/8".parse().expect("a network")]),
+            conditions: TagConditions::default(),
             location: RuleLocation {
                 file: "ci.toml".into(),
                 line: n,
@@ -271,6 +298,7 @@ fn one_kind_each() -> Vec<(&'static str, Vec<AccessRule>)> {
             tags: tag.map(|tag| vec![Pattern::new(&with(tag, n))]),
             actions: Actions::ALL,
             networks: None,
+            conditions: TagConditions::default(),
             location: RuleLocation {
                 file: "ci.toml".into(),
                 line: n,
@@ -373,6 +401,7 @@ criterion_group!(
     authenticate_a_remembered_user,
     verify_a_token,
     authorize,
-    rewrite_headers
+    rewrite_headers,
+    count_a_pull
 );
 criterion_main!(hot_path);

@@ -9,6 +9,7 @@ mod hash;
 pub(crate) mod htpasswd;
 pub(crate) mod lockout;
 pub(crate) mod policy;
+pub(crate) mod running;
 pub(crate) mod token;
 pub(crate) mod upload_session;
 mod users_file;
@@ -24,15 +25,23 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use hash::{BcryptHash, BcryptKey, Cost};
+use running::RunningRequests;
 pub(crate) use users_file::{HtpasswdError, Refreshed, UsersFile};
 
 /// The identity that a request is authenticated as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Identity {
     /// A user whose password or token was verified.
-    User(UserName),
+    User(KnownUser),
     /// A client without a login.
     Anonymous,
+}
+
+/// A user of an htpasswd file, and its requests in flight.
+#[derive(Clone, Debug)]
+pub struct KnownUser {
+    pub name: UserName,
+    pub(crate) running: Arc<RunningRequests>,
 }
 
 /// A user name that an htpasswd file can contain and a client can send. Cheap to clone.

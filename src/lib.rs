@@ -45,7 +45,10 @@
 //! `references` leads addresses of the registry back to it, and `upstream_login` tells why a registry
 //! refused moorgate. `request/via` finds requests that come back to where they were forwarded,
 //! `upstream/message_length` lets one length of a message through or none, and
-//! `upstream/destination` decides where redirects may lead. `upstream/health` tells from requests
+//! `upstream/destination` decides where redirects may lead. An upstream is one `upstream/replica`, or
+//! several: `upstream/replica_group` chooses between them, `upstream/ejection` decides which is out of
+//! service, and `upstream/replica_check` what brings it back; `upstream/circuit` lets one request
+//! at a time try a server that cannot be reached. `upstream/health` tells from requests
 //! whether an upstream works, `upstream/error` says in words why not, and `upstream/first_bytes`
 //! recognizes servers of other protocols.
 //!
@@ -58,19 +61,27 @@
 //! and the ledger, `served` the table. `upstream/transfer` holds every time limit of a transfer.
 //! `observe` counts, and writes the logs through a bounded queue (`observe/log_queue`), a lasting
 //! trouble once a minute (`observe/repeats`). `listen/open_connections` decides which connection ends
-//! for a new one at the limit, and `connection/closing` ends connections so that the last
-//! answer arrives. `app` builds all of it and swaps it on reload, and `app/lifecycle` turns signals
-//! into reload and drain, and tells the service manager. `app/live` asks upstreams for
-//! `moorgate check --live`. `admin` serves health, status and metrics
+//! for a new one at the limit, `listen/clients` what each client may have, `request/user_limits` what
+//! each user may, `upstream/pool` what each server of an upstream gets, and `connection/closing` ends
+//! connections so that the last answer arrives. `app`
+//! builds all of it; `config/loader` chooses the valid version of each file, `app/watch` notices
+//! changes, `app/reload` swaps what changed, `app/configuration` reports what is wrong, and
+//! `app/lifecycle` turns signals into reload and drain, and tells the service manager. `app/upgrade`
+//! lets a new process take over (`connection/drain`, `tls/ticket_keys`). `app/live` asks upstreams for
+//! `moorgate check --live`. `journal` records pushes and pulls, which `request/answer/recorded_use`
+//! and `moved_tags` count. From them `retention` plans which tags go, `retention/stored` takes them
+//! away at a store (`store/inventory`, `store/removal`) and `request/retained` behind a `url`, and
+//! `app/retention` runs it. `request/answer/tag_conditions` checks what rules demand of a tag, and
+//! `store/quota` how much an area holds. `admin` serves health, status and metrics
 //! and takes commands on the control socket. `import` translates Caddyfiles into domain files.
 //! `cli` is the command.
 //!
 //! # Layers
 //!
 //! A module uses only modules of lower layers, which a test checks. From the lowest:
-//! `clock crypto keyed_lock state_file` → `registry` → `config` → `observe` → `auth certs` →
-//! `store upstream` → `tls request` → `listen workers` → `connection` → `app` → `admin` → `import` →
-//! `cli`.
+//! `clock crypto keyed_lock state_file` → `registry` → `config` → `observe` → `auth certs journal` →
+//! `store upstream` → `retention` → `tls request` → `listen workers` → `connection` → `app` →
+//! `admin` → `import` → `cli`.
 #![cfg_attr(
     test,
     expect(
@@ -97,9 +108,12 @@ mod observe;
 
 mod auth;
 mod certs;
+mod journal;
 
 mod store;
 mod upstream;
+
+mod retention;
 
 mod tls;
 
@@ -147,7 +161,9 @@ pub mod internal {
         pub use crate::cli::{command, htpasswd};
     }
     pub mod config {
-        pub use crate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
+        pub use crate::config::access::{
+            AccessRule, AccessSettings, RuleLocation, Selector, TagConditions,
+        };
         pub use crate::config::problem::Colour;
         pub use crate::config::snapshot::{ConnectionSettings, FailureBudgets};
         pub use crate::config::vhost::ListenAddress;
@@ -155,6 +171,9 @@ pub mod internal {
     }
     pub mod import {
         pub use crate::import::caddy::{CaddyVersion, is_understood};
+    }
+    pub mod journal {
+        pub use crate::journal::{Journal, JournalError, RepositoryHistory, Use};
     }
     pub mod listen {
         pub use crate::listen::inherited::InheritedSockets;
@@ -166,16 +185,19 @@ pub mod internal {
     pub mod registry {
         pub use crate::registry::action::{Action, Actions};
         pub use crate::registry::call::{Call, pairs};
+        pub use crate::registry::digest::Digest;
         pub use crate::registry::host::HostName;
         pub use crate::registry::location::{Origin, ResponseKind, Rewriter, Rewritten};
         pub use crate::registry::name::RepositoryName;
         pub use crate::registry::pattern::literals::LiteralPosition;
         pub use crate::registry::pattern::{Pattern, RepositoryPattern};
+        pub use crate::registry::reference::Tag;
         pub use crate::registry::scope::{Resource, Rights, Scope};
         pub use crate::registry::upload_id::UploadId;
     }
     pub mod request {
         pub use crate::request::conn_info::{ConnInfo, HandshakeName, Protocol};
         pub use crate::request::headers;
+        pub use crate::request::retained::driver::{ManifestCopy, PlannedRemoval, RetainedDriver};
     }
 }

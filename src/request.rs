@@ -21,15 +21,18 @@ mod public_origin;
 pub(crate) mod record;
 pub(crate) mod rejection;
 pub(crate) mod respond;
+pub(crate) mod retained;
 pub(crate) mod route;
 pub(crate) mod site;
 pub(crate) mod target;
 pub(crate) mod token;
+mod user_limits;
 pub(crate) mod via;
 
 use std::sync::Arc;
 
 use http::{Request, Response};
+use http_body::Body;
 
 use crate::auth::Identity;
 use crate::upstream::client_body::ClientBody;
@@ -92,7 +95,8 @@ async fn line(
     classify::check_target_length(conn, &cx.parts)?;
     let target = classify::classify(site, &cx.parts)?;
     cx.record.called(&target);
-    let route = match grant(&mut cx, target).await {
+    let has_body = !body.is_end_stream();
+    let route = match grant(&mut cx, target, has_body).await {
         Ok(Authorized { grant, hidden_by }) => {
             cx.record.refused(hidden_by);
             route::route(grant, site)
@@ -114,6 +118,7 @@ async fn line(
 async fn grant(
     cx: &mut RequestContext<'_>,
     target: RequestTarget,
+    has_body: bool,
 ) -> Result<Authorized, Rejection> {
     let call = if cx.site.tokens.is_some() {
         target.call().cloned()
@@ -122,8 +127,11 @@ async fn grant(
     };
     let authorized = match authenticate(cx, &target).await {
         Ok(authenticated) => {
-            cx.record
-                .identified(authenticate::user_of(&authenticated.identity));
+            let identity = &authenticated.identity;
+            cx.record.identified(authenticate::user_of(identity));
+            let limits = &cx.gateway.user_limits;
+            let running = limits.count(cx.site, cx.conn, identity, has_body)?;
+            cx.record.running(running);
             authorize::authorize(cx.site, cx.conn.client_address(), authenticated, target)
         }
         Err(rejection) => Err(rejection),

@@ -54,6 +54,13 @@ impl<V: Expiring> BoundedCache<V> {
         self.entries.retain(|_, value| value.expires() > now);
     }
 
+    /// Visits all values, also those that have expired.
+    pub(super) fn each(&self, mut visit: impl FnMut(&CredentialTag, &V)) {
+        for entry in &self.entries {
+            visit(entry.key(), entry.value());
+        }
+    }
+
     pub(super) fn clear(&self) {
         self.entries.clear();
     }

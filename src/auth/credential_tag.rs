@@ -44,9 +44,14 @@ impl CredentialTag {
         Self(keyed_tag(key, &[token.as_bytes()]))
     }
 
-    #[cfg(test)]
+    /// A tag that [`Self::to_bytes`] gave.
     pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// For a successor of the process, which has the same key.
+    pub(super) fn to_bytes(self) -> [u8; 32] {
+        self.0
     }
 
     /// The first eight bytes. Two of a million tags are unlikely to share them.

@@ -2,18 +2,34 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::hash::HashError;
-use super::{BcryptHash, Cost, UserName};
+use super::running::RunningRequests;
+use super::{BcryptHash, Cost, KnownUser, UserName};
 
 /// The users of a file. Immutable: a changed file is parsed to another value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Htpasswd {
-    entries: HashMap<UserName, BcryptHash>,
+    entries: HashMap<UserName, UserEntry>,
     /// The hash that unknown users are checked against. Its cost is the highest of the file.
     decoy: BcryptHash,
     skipped: Vec<Skipped>,
 }
+
+#[derive(Debug)]
+struct UserEntry {
+    hash: BcryptHash,
+    running: Arc<RunningRequests>,
+}
+
+impl PartialEq for UserEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Eq for UserEntry {}
 
 impl Htpasswd {
     /// Parses a whole file. Lines without a usable bcrypt entry are skipped, each with its reason.
@@ -25,7 +41,8 @@ impl Htpasswd {
         for (line, text) in (1..).zip(without_mark(file).split(|&b| b == b'\n')) {
             match parse_line(line, text, &mut first_lines) {
                 Ok(Some((user, hash))) => {
-                    entries.insert(user, hash);
+                    let running = Arc::default();
+                    entries.insert(user, UserEntry { hash, running });
                 }
                 Ok(None) => {}
                 Err(error) => skipped.push(error),
@@ -33,7 +50,7 @@ impl Htpasswd {
         }
         let highest = entries
             .values()
-            .map(BcryptHash::cost)
+            .map(|entry| entry.hash.cost())
             .max()
             .unwrap_or(Cost::DEFAULT);
         Self {
@@ -58,6 +75,20 @@ impl Htpasswd {
         self.entries.keys()
     }
 
+    /// Goes on counting the requests in flight of users that `before` had as well.
+    pub(crate) fn continue_counts(&mut self, before: &Self) {
+        for (user, entry) in &mut self.entries {
+            if let Some(old) = before.entries.get(user) {
+                entry.running = old.running.clone();
+            }
+        }
+    }
+
+    /// The requests in flight of each user: all, and those with a body.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.entries.values().map(|entry| entry.running.counts())
+    }
+
     /// The lines without a usable entry, in the order of the file.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
@@ -67,13 +98,15 @@ impl Htpasswd {
     pub(crate) fn claim(&self, user: &str) -> Claim<'_> {
         let highest = self.decoy.cost();
         match self.entries.get_key_value(user) {
-            Some((user, hash)) => Claim {
+            Some((user, entry)) => Claim {
                 user: Some(user),
-                hash,
+                running: Some(&entry.running),
+                hash: &entry.hash,
                 highest,
             },
             None => Claim {
                 user: None,
+                running: None,
                 hash: &self.decoy,
                 highest,
             },
@@ -86,10 +119,21 @@ impl Htpasswd {
 pub(crate) struct Claim<'a> {
     /// The user, if there is one.
     pub(crate) user: Option<&'a UserName>,
+    running: Option<&'a Arc<RunningRequests>>,
     /// The user's entry, or the decoy.
     pub(crate) hash: &'a BcryptHash,
     /// The cost of a wrong password: the highest of the file.
     pub(crate) highest: Cost,
+}
+
+impl Claim<'_> {
+    /// The user, if there is one.
+    pub(crate) fn known(&self) -> Option<KnownUser> {
+        Some(KnownUser {
+            name: self.user?.clone(),
+            running: self.running?.clone(),
+        })
+    }
 }
 
 /// A line without a usable entry. Its `Display` says what the problem is and what to do, and never

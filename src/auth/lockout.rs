@@ -7,14 +7,17 @@ mod quota;
 mod table;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::config::snapshot::FailureBudgets;
+use crate::crypto::TagKey;
 use quota::LogQuota;
 pub(crate) use quota::Logged;
+pub(crate) use table::RecordFields;
 use table::{KeyHasher, LockoutKey, Millis, Table};
 
 /// The wrong passwords that still count.
@@ -135,11 +138,26 @@ pub struct LockoutStatus {
     pub bytes: usize,
 }
 
+/// The failures that one process passes to its successor.
+#[derive(Default)]
+pub(crate) struct KnownFailures {
+    /// The time since the origin of the clock of the tables.
+    pub(crate) clock: Duration,
+    /// Of the addresses, networks, users and pairs.
+    pub(crate) tables: [Vec<RecordFields>; 4],
+}
+
 impl Lockout {
-    /// Empty tables. `now` is the origin of their clock.
-    pub(crate) fn new(now: Instant) -> Self {
+    /// Empty tables under a secret of their own.
+    #[cfg(test)]
+    pub(crate) fn random(now: Instant) -> Self {
+        Self::new(Arc::new(TagKey::random().expect("randomness")), now)
+    }
+
+    /// Empty tables under a secret. `now` is the origin of their clock.
+    fn new(key: Arc<TagKey>, now: Instant) -> Self {
         Self {
-            keys: KeyHasher::random(),
+            keys: KeyHasher::new(key),
             start: now,
             addresses: Table::new(ADDRESSES),
             networks: Table::new(NETWORKS),
@@ -149,6 +167,26 @@ impl Lockout {
             refused: [const { AtomicU64::new(0) }; LimitKind::ALL.len()],
             repeated: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+        }
+    }
+
+    /// The tables of a predecessor that had the same secret.
+    pub(crate) fn restored(key: Arc<TagKey>, known: &KnownFailures, now: Instant) -> Self {
+        // The clock of a machine is older than any process.
+        let start = now.checked_sub(known.clock).unwrap_or(now);
+        let lockout = Self::new(key, start);
+        for (table, records) in lockout.tables().into_iter().zip(&known.tables) {
+            table.restore(records);
+        }
+        lockout
+    }
+
+    /// All failures that still count, and the pairs that are known.
+    pub(crate) fn known(&self, now: Instant) -> KnownFailures {
+        let millis = self.millis(now);
+        KnownFailures {
+            clock: now.saturating_duration_since(self.start),
+            tables: self.tables().map(|table| table.records(millis)),
         }
     }
 

@@ -13,6 +13,14 @@ pub(super) struct PasswordCache {
     lifetime: Duration,
 }
 
+/// A verified pair as a process passes it to its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownPassword {
+    pub(crate) tag: [u8; 32],
+    /// The time until it is removed.
+    pub(crate) left: Duration,
+}
+
 /// When a pair is removed.
 #[derive(Clone, Copy)]
 struct KnownUntil(Instant);
@@ -66,6 +74,28 @@ impl PasswordCache {
         self.pairs.remove_expired(at);
         let known_until = KnownUntil(at + self.lifetime + self.lifetime);
         self.pairs.insert(tag, known_until, at);
+    }
+
+    /// The pairs that have not expired.
+    pub(super) fn known(&self, now: Instant) -> Vec<KnownPassword> {
+        let mut all = Vec::with_capacity(self.pairs.len());
+        self.pairs.each(|tag, KnownUntil(expires)| {
+            let left = expires.saturating_duration_since(now);
+            if !left.is_zero() {
+                let tag = tag.to_bytes();
+                all.push(KnownPassword { tag, left });
+            }
+        });
+        all
+    }
+
+    /// Stores the pairs of a predecessor.
+    pub(super) fn restore(&self, known: &[KnownPassword], now: Instant) {
+        for KnownPassword { tag, left } in known {
+            let left = (*left).min(self.lifetime + self.lifetime);
+            let tag = CredentialTag::from_bytes(*tag);
+            self.pairs.insert(tag, KnownUntil(now + left), now);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -7,7 +7,7 @@
 mod order;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -67,7 +67,7 @@ pub(super) struct PasswordQueue {
     pub(super) lockout: Lockout,
     queue: Mutex<Queue>,
     arrived: Condvar,
-    bound: usize,
+    bound: AtomicUsize,
     hashed: AtomicU64,
 }
 
@@ -79,7 +79,7 @@ impl PasswordQueue {
             lockout,
             queue: Mutex::default(),
             arrived: Condvar::new(),
-            bound,
+            bound: AtomicUsize::new(bound),
             hashed: AtomicU64::new(0),
         }
     }
@@ -95,7 +95,7 @@ impl PasswordQueue {
         let flight = match self.cache.get(&check.tag, check.requested_at) {
             CacheState::Fresh => return Ok(Ticket::Verified),
             CacheState::Stale => queue.push_trusted(check),
-            CacheState::Miss => queue.push_untrusted(check, self.bound)?,
+            CacheState::Miss => queue.push_untrusted(check, self.bound())?,
         };
         drop(queue);
         self.arrived.notify_one();
@@ -188,7 +188,12 @@ impl PasswordQueue {
 
     /// The maximum number of checks that wait.
     pub(super) fn bound(&self) -> usize {
-        self.bound
+        self.bound.load(Ordering::Relaxed)
+    }
+
+    /// Changes it. Checks that wait already go on waiting.
+    pub(super) fn set_bound(&self, bound: usize) {
+        self.bound.store(bound, Ordering::Relaxed);
     }
 
     /// Nothing under the lock panics.

@@ -3,6 +3,7 @@
 
 mod index;
 mod summary;
+mod tag_decision;
 
 #[cfg(test)]
 mod tests;
@@ -11,8 +12,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use self::index::{Candidate, Index};
-use crate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector};
+use self::index::{Candidate, Index, Row};
+pub(crate) use self::tag_decision::{TagAccess, TagCondition};
+use crate::config::access::{AccessRule, AccessSettings, RuleLocation, Selector, TagConditions};
 use crate::registry::action::{Action, Actions};
 use crate::registry::pattern::{Pattern, RepositoryPattern};
 
@@ -26,6 +28,7 @@ pub struct Policy {
     /// There are no rules: every user may do everything.
     open: bool,
     anonymous: Actions,
+    limits_ages: bool,
 }
 
 /// The user and the address that a question is about.
@@ -61,6 +64,7 @@ struct Rule {
     actions: Actions,
     networks: Option<Box<[IpNet]>>,
     users: Box<[Selector]>,
+    conditions: TagConditions,
     location: RuleLocation,
 }
 
@@ -81,6 +85,7 @@ impl Policy {
             open: compiled.is_empty(),
             rules: compiled,
             anonymous,
+            limits_ages: settings.limits_ages(),
         }
     }
 
@@ -89,7 +94,13 @@ impl Policy {
         self.open
     }
 
-    /// Whether an action is allowed. Without a tag, an action on tags is allowed if it is allowed for
+    /// Whether a rule allows something by the age of a tag.
+    pub fn limits_ages(&self) -> bool {
+        self.limits_ages
+    }
+
+    /// Whether an action is allowed, if only under conditions: [`Self::decide_tag`] returns those. A
+    /// write without a tag has none. Without a tag, an action on tags is allowed if it is allowed for
     /// any tag, and a deny of certain tags does not count. A mount reads as a pull does: an allow of
     /// either allows it, and a deny of either denies it.
     pub fn decide(
@@ -111,6 +122,18 @@ impl Policy {
         }
     }
 
+    /// Whether HEAD requests for the content of a repository are allowed. Clients check with them
+    /// whether content exists before and after they push it: the right to push suffices, unless a
+    /// rule denies pulls.
+    pub fn decide_head(&self, principal: Principal<'_>, repository: &str) -> Decision<'_> {
+        let pull = self.decide(principal, Action::Pull, repository, None);
+        if pull.allowed || pull.is_denied() {
+            return pull;
+        }
+        let push = self.decide(principal, Action::Push, repository, None);
+        if push.allowed { push } else { pull }
+    }
+
     fn decide_alone(
         &self,
         principal: Principal<'_>,
@@ -118,29 +141,36 @@ impl Policy {
         repository: &str,
         tag: Option<&str>,
     ) -> Decision<'_> {
-        if principal.user.is_none() && !self.anonymous.has(action) {
-            return Decision {
-                allowed: false,
-                rule: None,
-            };
-        }
-        if self.open {
-            return Decision {
-                allowed: true,
-                rule: None,
-            };
-        }
         let question = Question {
             principal,
             action,
             repository,
             tag,
         };
-        let first = self
-            .index
-            .candidates(&question)
-            .find(|candidate| self.is_met(*candidate, &question));
-        self.decided(first.map(|candidate| candidate.row.rank))
+        if let Some(decision) = self.decide_without_rules(&question) {
+            return decision;
+        }
+        let first = self.matching(&question).next();
+        self.decided(first.map(|row| row.rank))
+    }
+
+    fn decide_without_rules(&self, question: &Question<'_>) -> Option<Decision<'_>> {
+        let Question {
+            principal, action, ..
+        } = *question;
+        let is_impossible = principal.user.is_none() && !self.anonymous.has(action);
+        (is_impossible || self.open).then_some(Decision {
+            allowed: !is_impossible,
+            rule: None,
+        })
+    }
+
+    /// The rows that match a question, by rank.
+    fn matching(&self, question: &Question<'_>) -> impl Iterator<Item = Row> {
+        let candidates = self.index.candidates(question);
+        candidates
+            .filter(|candidate| self.is_met(*candidate, question))
+            .map(|candidate| candidate.row)
     }
 
     fn is_met(&self, Candidate { row, by_pattern }: Candidate, question: &Question<'_>) -> bool {
@@ -181,11 +211,11 @@ impl Policy {
     }
 
     /// Whether every action on all repositories is allowed, as the pages of a registry browser need
-    /// to write: a rule allows every action everywhere and for all tags, and no rule denies any
-    /// action anywhere.
+    /// to write: a rule allows every action everywhere, for all tags and without conditions, and no
+    /// rule denies any action anywhere.
     pub fn changes_everything(&self, principal: Principal<'_>) -> Decision<'_> {
         self.everywhere(principal, Actions::ALL, |rule| {
-            rule.deny || rule.tags.is_none()
+            rule.deny || rule.tags.is_none() && rule.conditions.is_none()
         })
     }
 
@@ -274,6 +304,7 @@ impl Rule {
             tags,
             actions,
             networks,
+            conditions,
             location,
         } = rule;
         let starred = users.iter().filter_map(|selector| match selector {
@@ -291,6 +322,7 @@ impl Rule {
             actions: *actions,
             networks: networks.clone().map(Into::into),
             users: users.clone().into(),
+            conditions: conditions.clone(),
             location: location.clone(),
         }
     }

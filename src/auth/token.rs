@@ -20,8 +20,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Header, Validation, decode, decode_header, encode};
 
-use super::UserName;
 use super::htpasswd::Htpasswd;
+use super::{KnownUser, UserName};
 use crate::crypto;
 use crate::state_file::{FileChange, FileWatch};
 use access_lists::{AccessList, AccessLists};
@@ -65,7 +65,7 @@ pub struct Bearer<'a> {
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// The user; `None` for a token without a login.
-    pub user: Option<UserName>,
+    pub user: Option<KnownUser>,
     /// The granted access.
     pub access: Arc<TokenAccess>,
 }
@@ -201,9 +201,10 @@ impl Tokens {
         if now < known.begins {
             return Err(InvalidToken::Early);
         }
-        let user = match users.claim(&known.user).user {
+        let claim = users.claim(&known.user);
+        let user = match claim.user {
             _ if known.user.is_empty() => None,
-            Some(user) if self.entry_tag(domain, user, users) == known.entry => Some(user.clone()),
+            Some(user) if self.entry_tag(domain, user, users) == known.entry => claim.known(),
             Some(_) | None => return Err(InvalidToken::UserChanged),
         };
         let access = match &known.access {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::UserName;
 use crate::crypto::{self, TagKey};
 use crate::registry::name::RepositoryName;
-use crate::registry::upload_id::UploadId;
+use crate::registry::upload_id::{ReplicaId, UploadId};
 use crate::state_file::{Access, FileLock, LOCK_TIMEOUT, atomic_write, private_directory};
 
 /// The key under which sessions are tagged.
@@ -67,6 +67,12 @@ impl SessionKey {
         Self(Arc::new(TagKey::new(key)))
     }
 
+    /// The id of the replica at an address: the same after a restart, and at any place in `urls`.
+    pub(crate) fn replica(&self, domain: &str, url: &str) -> ReplicaId {
+        let fields = [REPLICA_FIELD, domain.as_bytes(), url.as_bytes()];
+        ReplicaId::from_tag(&crypto::keyed_tag(&self.0, &fields))
+    }
+
     /// The owner of the sessions of a user.
     pub fn owner(&self, domain: &str, user: UserName) -> SessionOwner {
         SessionOwner {
@@ -115,6 +121,8 @@ impl SessionOwner {
 /// The name of the file of the key below the state directory.
 pub(crate) const FILE: &str = "upload-sessions.key";
 const KEY_BYTES: usize = 32;
+/// The tag of a session has four fields, so that none is the tag of a replica.
+const REPLICA_FIELD: &[u8] = b"replica";
 /// Separates the session id of the registry from the tag. Registries use UUIDs and base64; a session
 /// id may contain the separator, as the last one counts.
 const SEPARATOR: char = '~';

@@ -109,17 +109,21 @@ impl UsersFile {
             Err(error) => {
                 // The cause may end without a change of the file, such as too many open files.
                 watch.file.retry();
-                watch.file.problem_began(error.to_string());
-                Refreshed::KeptOld(error)
+                if watch.file.problem_began(error.to_string()) {
+                    Refreshed::KeptOld(error)
+                } else {
+                    Refreshed::Unchanged
+                }
             }
         }
     }
 
-    fn replace(&self, users: Htpasswd, watch: &mut UsersFileWatch) -> Refreshed {
+    fn replace(&self, mut users: Htpasswd, watch: &mut UsersFileWatch) -> Refreshed {
         let recovered = watch.file.problem_ended();
         if !recovered && **self.users.load() == users {
             return Refreshed::Unchanged;
         }
+        users.continue_counts(&self.users.load());
         let users = Arc::new(users);
         self.users.store(users.clone());
         Refreshed::Reloaded(users)
@@ -255,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_file_keeps_the_last_good_one_and_says_so_each_time() {
+    fn a_bad_file_keeps_the_last_good_one_and_says_so_once() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("users");
         std::fs::write(&path, ONE).expect("written");
@@ -265,16 +269,14 @@ mod tests {
             file.refresh(),
             Refreshed::KeptOld(HtpasswdError::Missing { .. })
         ));
-        assert!(matches!(
-            file.refresh(),
-            Refreshed::KeptOld(HtpasswdError::Missing { .. })
-        ));
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
+        assert!(file.problem().is_some());
         std::fs::write(&path, "one\n").expect("written");
         assert!(matches!(
             file.refresh(),
             Refreshed::KeptOld(HtpasswdError::NoUsers { .. })
         ));
-        assert!(matches!(file.refresh(), Refreshed::KeptOld(_)));
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
         assert!(knows(&file, "one"));
         assert!(
             !file.watch.lock().expect("not poisoned").file.is_settled(),
@@ -338,7 +340,7 @@ mod tests {
             Refreshed::KeptOld(HtpasswdError::NoUsers { .. })
         ));
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(matches!(file.refresh(), Refreshed::KeptOld(_)));
+        assert!(matches!(file.refresh(), Refreshed::Unchanged));
         assert!(knows(&file, "two"));
     }
 }

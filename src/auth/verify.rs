@@ -3,9 +3,11 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use secrecy::zeroize::Zeroizing;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -13,11 +15,13 @@ use super::basic::Credentials;
 use super::credential_tag::CredentialTag;
 use super::htpasswd::{Claim, Htpasswd};
 use super::lockout::{Admission, Lockout, LockoutStatus, LoginAttempt, TooManyFailures};
+pub(crate) use super::lockout::{KnownFailures, RecordFields};
+pub(crate) use super::password_cache::KnownPassword;
 use super::password_cache::{CacheState, PasswordCache};
 use super::password_queue::{Check, Full, PasswordQueue, Ticket, Verdict};
-use super::{BcryptHash, BcryptKey, UserName};
+use super::{BcryptHash, BcryptKey, KnownUser};
 use crate::config::snapshot::FailureBudgets;
-use crate::crypto::TagKey;
+use crate::crypto::{NoRandomness, TagKey, random_secret};
 use crate::observe::resource_use::ResourceUse;
 
 /// Checks passwords for all domains of the process.
@@ -25,8 +29,33 @@ use crate::observe::resource_use::ResourceUse;
 /// An unknown user and a wrong password take the same check of the same cost through the same queue,
 /// so that neither the time nor the cache reveals which users exist.
 pub struct Verifier {
-    key: TagKey,
+    /// The secret under which passwords are remembered, for a successor of the process.
+    secret: LoginSecret,
+    key: Arc<TagKey>,
     queue: Arc<PasswordQueue>,
+    /// Logins that found the queue full.
+    refused: AtomicU64,
+}
+
+type LoginSecret = Zeroizing<[u8; 32]>;
+
+/// What one process passes to its successor, so that no login costs a hash again and no failure is
+/// forgotten. The passwords themselves are not in it.
+pub(crate) struct KnownLogins {
+    pub(crate) secret: LoginSecret,
+    pub(crate) passwords: Vec<KnownPassword>,
+    pub(crate) failures: KnownFailures,
+}
+
+impl KnownLogins {
+    /// Nothing is known yet.
+    fn none() -> Result<Self, NoRandomness> {
+        Ok(Self {
+            secret: random_secret()?,
+            passwords: Vec::new(),
+            failures: KnownFailures::default(),
+        })
+    }
 }
 
 /// The limits of a [`Verifier`].
@@ -70,7 +99,7 @@ pub struct Login<'a> {
 /// The result of [`Verifier::admit`].
 pub enum LoginAdmission {
     /// The cache has the password as verified.
-    Remembered(UserName),
+    Remembered(KnownUser),
     /// The password has to be checked.
     Pending(Box<PendingLogin>),
 }
@@ -78,7 +107,7 @@ pub enum LoginAdmission {
 /// A login whose password may be checked. Only [`Verifier::admit`] makes one, so that no hash
 /// escapes the failure budgets.
 pub struct PendingLogin {
-    user: Option<UserName>,
+    user: Option<KnownUser>,
     /// As the client wrote it.
     name: Box<str>,
     check: Check,
@@ -146,26 +175,44 @@ pub struct VerifierStatus {
 
 impl Verifier {
     /// Starts the threads of a verifier. They end when it is dropped.
+    pub fn new(settings: VerifierSettings) -> Result<Self, VerifierError> {
+        let nothing = KnownLogins::none().map_err(|_| VerifierError::NoRandomness)?;
+        Self::resume(settings, nothing)
+    }
+
+    /// The same with what a predecessor of the process knows.
     #[expect(
         clippy::disallowed_methods,
         reason = "the threads that hash end with their queue"
     )]
-    pub fn new(settings: VerifierSettings) -> Result<Self, VerifierError> {
+    pub(crate) fn resume(
+        settings: VerifierSettings,
+        known: KnownLogins,
+    ) -> Result<Self, VerifierError> {
         let VerifierSettings {
             lifetime,
             remembered,
             threads,
             waiting,
         } = settings;
-        let key = TagKey::random().map_err(|_| VerifierError::NoRandomness)?;
-        let lockout = Lockout::new(Instant::now());
-        let queue = Arc::new(PasswordQueue::new(
-            PasswordCache::new(lifetime, remembered),
-            lockout,
-            waiting,
-        ));
+        let KnownLogins {
+            secret,
+            passwords,
+            failures,
+        } = known;
+        let key = Arc::new(TagKey::new(&*secret));
+        let now = Instant::now();
+        let cache = PasswordCache::new(lifetime, remembered);
+        cache.restore(&passwords, now);
+        let lockout = Lockout::restored(key.clone(), &failures, now);
+        let queue = Arc::new(PasswordQueue::new(cache, lockout, waiting));
         // An early return drops the verifier and so ends the threads that were started.
-        let verifier = Self { key, queue };
+        let verifier = Self {
+            secret,
+            key,
+            queue,
+            refused: AtomicU64::new(0),
+        };
         for _ in 0..threads.max(1) {
             let queue = verifier.queue.clone();
             thread::Builder::new()
@@ -179,10 +226,26 @@ impl Verifier {
         Ok(verifier)
     }
 
+    /// What a successor of the process has to know.
+    pub(crate) fn known(&self) -> KnownLogins {
+        let now = Instant::now();
+        KnownLogins {
+            secret: self.secret.clone(),
+            passwords: self.queue.cache.known(now),
+            failures: self.queue.lockout.known(now),
+        }
+    }
+
     /// The use of the queue of checks that wait.
     pub(crate) fn waiting(&self) -> ResourceUse {
         let (waiting, bound) = (self.queue.waiting(), self.queue.bound());
-        ResourceUse::new("passwords_waiting", waiting, bound)
+        let refused = self.refused.load(Ordering::Relaxed);
+        ResourceUse::new("passwords_waiting", waiting, bound).refused(refused)
+    }
+
+    /// Changes how many checks may wait.
+    pub(crate) fn set_max_waiting(&self, max: usize) {
+        self.queue.set_bound(max);
     }
 
     /// Whether a login needs a check and is admitted to one. Never waits and never hashes.
@@ -197,16 +260,15 @@ impl Verifier {
             client,
             budgets,
         } = *login;
-        let Claim {
-            user,
-            hash,
-            highest,
-        } = users.claim(credentials.user());
+        let claim = users.claim(credentials.user());
+        let Claim { hash, highest, .. } = claim;
         let tag = CredentialTag::from_password(&self.key, domain, credentials, hash);
         let requested_at = Instant::now();
         let cached = self.queue.cache.get(&tag, requested_at);
-        if let (CacheState::Fresh, Some(user)) = (cached, user) {
-            return Ok(LoginAdmission::Remembered(user.clone()));
+        if cached == CacheState::Fresh
+            && let Some(user) = claim.known()
+        {
+            return Ok(LoginAdmission::Remembered(user));
         }
         let attempt = self
             .queue
@@ -232,7 +294,7 @@ impl Verifier {
             rank,
         };
         Ok(LoginAdmission::Pending(Box::new(PendingLogin {
-            user: user.cloned(),
+            user: claim.known(),
             name: credentials.user().into(),
             check,
         })))
@@ -240,7 +302,7 @@ impl Verifier {
 
     /// The user, if the password is right. Waits for the hash. Dropping the future before the hash
     /// has begun cancels it.
-    pub async fn verify(&self, pending: PendingLogin) -> Result<UserName, VerifyError> {
+    pub async fn verify(&self, pending: PendingLogin) -> Result<KnownUser, VerifyError> {
         let PendingLogin { user, check, .. } = pending;
         let (attempt, budgets, requested_at) = (check.attempt, check.budgets, check.requested_at);
         let lockout = &self.queue.lockout;
@@ -278,7 +340,12 @@ impl Verifier {
                     Admission::Admitted { .. } | Admission::KnownWrong => VerifyError::Overloaded,
                 })
             }
-            (None, _) => Err(VerifyError::Overloaded),
+            (None, _) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let limit = self.queue.bound();
+                tracing::warn!(limit, "password checks refused: too many wait");
+                Err(VerifyError::Overloaded)
+            }
         }
     }
 

@@ -124,6 +124,8 @@ pub(crate) fn host(
                 port: 5000,
                 base_path: String::new(),
             },
+            others: Vec::new(),
+            check: None,
             roots: None,
             authorization: UpstreamAuthorization::Strip,
             product: None,
@@ -143,7 +145,13 @@ pub(crate) fn host(
         limits: Limits {
             manifest_bytes: 1,
             body_bytes: None,
+            user_requests: 1,
+            user_uploads: 1,
+            user_upload_sessions: 1,
+            upstream_connections: 1,
         },
+        retention: None,
+        quotas: Vec::new(),
         timeouts: Timeouts {
             first_body_byte: second,
             stall: second,
@@ -196,6 +204,9 @@ pub(crate) fn snapshot(state: &Path, domains: Vec<SharedVirtualHost>) -> Snapsho
             target_bytes: 1,
             h2_streams: 1,
             connections: 1,
+            client_connections: None,
+            client_connection_rate: 1,
+            passwords_waiting: 1,
         },
     }
 }

@@ -1,104 +1,148 @@
 //! Bounds connections: those of the process, and those of each client, so that one client cannot
 //! occupy all of them.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::future::poll_fn;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::clients::{ClientBounds, ClientExcess, ClientTable, RefusedConnections};
 use super::open_connections::{
     ConnectionClass, ConnectionCounts, OpenConnection, OpenConnections, Opened,
 };
+use crate::config::network::client_network;
+use crate::observe::peer_log::PeerLog;
+use crate::observe::repeats::PACED;
+use crate::observe::resource_use::ResourceUse;
 
 /// The bounds that the listeners of a process share.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
     connections: Arc<OpenConnections>,
-    max_per_client: usize,
-    clients: Mutex<Clients>,
+    clients: Mutex<ClientTable>,
+    /// Connections refused for one reason or the other.
+    too_many_log: PeerLog,
+    too_fast_log: PeerLog,
 }
 
-#[derive(Debug, Default)]
-struct Clients {
-    /// Open connections by [`client_network`]. As many entries as connections, at most.
-    connections: HashMap<IpAddr, usize>,
-    last_warning: Option<Instant>,
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionBounds {
+    /// In all.
+    pub(crate) connections: usize,
+    /// Of one client; `None` stands for a quarter of all, and [`MIN_PER_CLIENT`] at least: a build
+    /// farm or an office may share one address.
+    pub(crate) per_client: Option<usize>,
+    /// New ones of one client per second.
+    pub(crate) client_rate: u32,
+}
+
+impl ConnectionBounds {
+    fn of_client(self) -> ClientBounds {
+        let quarter = (self.connections / 4).max(MIN_PER_CLIENT);
+        ClientBounds {
+            connections: self.per_client.unwrap_or(quarter),
+            rate: self.client_rate,
+        }
+    }
 }
 
 /// One connection of the process. Dropping it allows another.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     pub(crate) connection: Arc<OpenConnection>,
+    pub(crate) limits: Arc<ConnectionLimits>,
     _client: Option<ClientPermit>,
 }
 
 /// One connection of a client.
 #[derive(Debug)]
-pub(super) struct ClientPermit {
+pub(crate) struct ClientPermit {
     limits: Arc<ConnectionLimits>,
     network: IpAddr,
 }
 
 impl ConnectionLimits {
-    /// At most `max` connections, of which one client may have a quarter, and at least
-    /// [`MIN_PER_CLIENT`]: a build farm or an office may share one address.
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Self::of_class(max, ConnectionClass::Unauthenticated)
+    pub(crate) fn new(bounds: ConnectionBounds) -> Arc<Self> {
+        Self::of_class(bounds, ConnectionClass::Unauthenticated)
     }
 
-    /// The same where every client is trusted.
+    /// At most `max` connections, where every client is trusted.
     pub(crate) fn of_trusted(max: usize) -> Arc<Self> {
-        Self::of_class(max, ConnectionClass::Authenticated)
+        let bounds = ConnectionBounds {
+            connections: max,
+            per_client: None,
+            client_rate: u32::MAX,
+        };
+        Self::of_class(bounds, ConnectionClass::Authenticated)
     }
 
-    fn of_class(max: usize, class: ConnectionClass) -> Arc<Self> {
+    fn of_class(bounds: ConnectionBounds, class: ConnectionClass) -> Arc<Self> {
         Arc::new(Self {
-            connections: OpenConnections::new(max, class),
-            max_per_client: (max / 4).max(MIN_PER_CLIENT),
-            clients: Mutex::default(),
+            connections: OpenConnections::new(bounds.connections, class),
+            clients: Mutex::new(ClientTable::new(bounds.of_client())),
+            too_many_log: PeerLog::default(),
+            too_fast_log: PeerLog::default(),
         })
     }
 
-    /// Counts a connection of a client; `None` if it has too many.
-    pub(super) fn admit_client(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
+    /// Changes the bounds. At a lower one idle connections are closed; those of a client that has too
+    /// many now stay.
+    pub(crate) fn set_bounds(&self, bounds: ConnectionBounds) {
+        self.clients()
+            .set_bounds(bounds.of_client(), Instant::now());
+        self.connections.set_max(bounds.connections);
+    }
+
+    /// Counts a connection of a client; `None` if it has too many, or too many new ones.
+    pub(crate) fn admit_client(self: &Arc<Self>, address: IpAddr) -> Option<ClientPermit> {
         let network = client_network(address);
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = clients.connections.entry(network).or_default();
-        if *open < self.max_per_client {
-            *open += 1;
-            return Some(ClientPermit {
-                limits: self.clone(),
-                network,
-            });
-        }
-        let now = Instant::now();
-        let is_due = |last: Instant| now.duration_since(last) >= WARNING_INTERVAL;
-        if clients.last_warning.is_none_or(is_due) {
-            clients.last_warning = Some(now);
-            // A slow reader of the log must not delay the connections of others.
-            drop(clients);
-            tracing::warn!(
-                client = %network,
-                limit = self.max_per_client,
-                "connection refused: too many of one client"
-            );
-        }
+        let mut clients = self.clients();
+        let bounds = clients.bounds();
+        let excess = match clients.open(network, Instant::now()) {
+            Ok(()) => {
+                return Some(ClientPermit {
+                    limits: self.clone(),
+                    network,
+                });
+            }
+            Err(excess) => excess,
+        };
+        // A slow reader of the log must not delay the connections of others.
+        drop(clients);
+        self.log(network, excess, bounds);
         None
+    }
+
+    /// Logs a refused connection, once a minute for each client.
+    fn log(&self, client: IpAddr, excess: ClientExcess, bounds: ClientBounds) {
+        let (log, limit) = match excess {
+            ClientExcess::TooMany => (&self.too_many_log, bounds.connections as u64),
+            ClientExcess::TooFast => (&self.too_fast_log, u64::from(bounds.rate)),
+        };
+        let Some(count) = log.count(client) else {
+            return;
+        };
+        match excess {
+            ClientExcess::TooMany => {
+                tracing::warn!(target: PACED, %client, count, limit, "connections refused: too many of one client");
+            }
+            ClientExcess::TooFast => {
+                tracing::warn!(target: PACED, %client, count, limit, "connections refused: too many new ones of one client");
+            }
+        }
     }
 
     /// Waits until the process may have another connection, for which an idle one is closed at the
     /// limit. `client`: `None` for trusted proxies.
     ///
     /// Cancel-safe.
-    pub(super) async fn permit(&self, client: Option<ClientPermit>) -> ConnectionPermit {
-        let limit = self.counts().max;
+    pub(super) async fn permit(self: &Arc<Self>, client: Option<ClientPermit>) -> ConnectionPermit {
         let opened = self.connections.open_when_possible(|| {
+            let limit = self.counts().max;
             tracing::warn!(limit, "connection limit reached: new connections wait");
         });
         let Opened {
@@ -106,7 +150,7 @@ impl ConnectionLimits {
             evicted,
         } = opened.await;
         if let Some(class) = evicted {
-            let class = class.as_str();
+            let (class, limit) = (class.as_str(), self.counts().max);
             tracing::warn!(
                 limit,
                 class,
@@ -115,6 +159,7 @@ impl ConnectionLimits {
         }
         ConnectionPermit {
             connection,
+            limits: self.clone(),
             _client: client,
         }
     }
@@ -122,6 +167,24 @@ impl ConnectionLimits {
     /// The connections now.
     pub(crate) fn counts(&self) -> ConnectionCounts {
         self.connections.counts()
+    }
+
+    /// The connections of the client that has the most, and the new ones of the one that has the most
+    /// of these.
+    pub(crate) fn of_clients(&self) -> [ResourceUse; 2] {
+        let clients = self.clients();
+        let RefusedConnections { too_many, too_fast } = clients.refused();
+        let (most, limit) = (clients.most(), clients.bounds().connections);
+        let (recent, burst) = clients.most_recent(Instant::now());
+        [
+            ResourceUse::new("client_connections", most, limit).refused(too_many),
+            ResourceUse::new("client_new_connections", recent, burst).refused(too_fast),
+        ]
+    }
+
+    fn clients(&self) -> MutexGuard<'_, ClientTable> {
+        // Plain data: a panic elsewhere leaves nothing half-done in it.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,64 +207,46 @@ impl Drop for ConnectionPermit {
 
 impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let clients = self.limits.clients.lock();
-        let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut open) = clients.connections.entry(self.network) {
-            *open.get_mut() -= 1;
-            if *open.get() == 0 {
-                open.remove();
-            }
-        }
-    }
-}
-
-/// The address, or the /64 of an IPv6 address, which providers assign to one customer.
-fn client_network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        self.limits.clients().close(self.network, Instant::now());
     }
 }
 
 const MIN_PER_CLIENT: usize = 64;
-const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().expect("an address")
+    #[test]
+    fn a_client_has_a_quarter_unless_a_setting_says_otherwise() {
+        let of_client = |connections, per_client| {
+            let bounds = ConnectionBounds {
+                connections,
+                per_client,
+                client_rate: 1,
+            };
+            bounds.of_client().connections
+        };
+        assert_eq!(of_client(400, None), 100);
+        assert_eq!(of_client(100, None), MIN_PER_CLIENT);
+        assert_eq!(of_client(400, Some(3)), 3);
     }
 
     #[test]
-    fn a_client_is_an_address_or_an_ipv6_network() {
-        for (address_of_client, network) in [
-            ("192.0.2.7", "192.0.2.7"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-        ] {
-            assert_eq!(client_network(address(address_of_client)), address(network));
-        }
-    }
-
-    #[test]
-    fn a_client_has_a_quarter_and_ended_connections_take_no_memory() {
-        let limits = ConnectionLimits::new(400);
-        let client = address("2001:db8::1");
-        let mut open: Vec<_> = (0..100)
-            .map(|_| limits.admit_client(client).expect("below its share"))
-            .collect();
-        assert!(limits.admit_client(address("2001:db8::2")).is_none());
-        drop(
-            limits
-                .admit_client(address("2001:db8:0:1::1"))
-                .expect("another"),
-        );
-        open.pop();
-        open.push(limits.admit_client(client).expect("one has ended"));
+    fn the_connections_of_a_network_count_together_until_they_end() {
+        let limits = ConnectionLimits::new(ConnectionBounds {
+            connections: 400,
+            per_client: Some(2),
+            client_rate: 100,
+        });
+        let admit = |address: &str| limits.admit_client(address.parse().expect("an address"));
+        let open = [admit("2001:db8::1"), admit("2001:db8::2")];
+        assert!(open.iter().all(Option::is_some));
+        assert!(admit("2001:db8::3").is_none());
+        assert!(admit("2001:db8:0:1::1").is_some());
         drop(open);
-        let clients = limits.clients.lock().expect("not poisoned");
-        assert!(clients.connections.is_empty());
+        assert!(admit("2001:db8::3").is_some());
+        let [ResourceUse { used, refused, .. }, _] = limits.of_clients();
+        assert_eq!((used, refused), (0, Some(1)));
     }
 }

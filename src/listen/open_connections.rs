@@ -18,8 +18,6 @@ use tokio::time::Instant;
 /// The open connections, and their limit.
 #[derive(Debug)]
 pub(crate) struct OpenConnections {
-    max: usize,
-    max_evicted: usize,
     /// The class of a connection without a login.
     initial: ConnectionClass,
     table: Mutex<ConnectionTable>,
@@ -29,6 +27,7 @@ pub(crate) struct OpenConnections {
 
 #[derive(Debug, Default)]
 struct ConnectionTable {
+    max: usize,
     /// The connections that count: all but the evicted ones.
     open: usize,
     opened: u64,
@@ -131,12 +130,25 @@ impl OpenConnections {
     /// At most `max` connections that count. The class of each is `initial` until it has a login.
     pub(super) fn new(max: usize, initial: ConnectionClass) -> Arc<Self> {
         Arc::new(Self {
-            max,
-            max_evicted: (max / 8).max(MIN_EVICTED),
             initial,
-            table: Mutex::default(),
+            table: Mutex::new(ConnectionTable {
+                max,
+                ..ConnectionTable::default()
+            }),
             changed: Notify::new(),
         })
+    }
+
+    /// Changes the limit. At a lower one, idle connections are evicted; those with open requests stay
+    /// until these end.
+    pub(super) fn set_max(&self, max: usize) {
+        let mut wakers = Vec::new();
+        let mut table = self.table();
+        table.max = max;
+        while table.open > max && table.evict(&mut wakers).is_some() {}
+        drop(table);
+        wakers.into_iter().for_each(Waker::wake);
+        self.changed.notify_waiters();
     }
 
     /// Opens a connection, for which another one may be evicted; `None` if requests are open on all
@@ -154,8 +166,8 @@ impl OpenConnections {
         wakers: &mut Vec<Waker>,
     ) -> Option<Opened> {
         let mut evicted = None;
-        while table.open >= self.max {
-            evicted = Some(table.evict(self.max_evicted, wakers)?);
+        while table.open >= table.max {
+            evicted = Some(table.evict(wakers)?);
         }
         table.open += 1;
         table.opened += 1;
@@ -193,7 +205,7 @@ impl OpenConnections {
         let evictions = ConnectionClass::ALL.into_iter().zip(table.evictions);
         let mut counts = ConnectionCounts {
             open: table.open,
-            max: self.max,
+            max: table.max,
             evictions: ConnectionClass::ALL.map(|class| (class, 0)),
         };
         for (slot, eviction) in counts.evictions.iter_mut().zip(evictions) {
@@ -210,7 +222,8 @@ impl OpenConnections {
 
 impl ConnectionTable {
     /// Evicts the first connection of the order that has no open request.
-    fn evict(&mut self, max_evicted: usize, wakers: &mut Vec<Waker>) -> Option<ConnectionClass> {
+    fn evict(&mut self, wakers: &mut Vec<Waker>) -> Option<ConnectionClass> {
+        let max_evicted = (self.max / 8).max(MIN_EVICTED);
         while let Some((key, connection)) = self.order.pop_first() {
             let mut state = connection.state();
             if state.requests > 0 {

@@ -80,7 +80,7 @@ impl LogThread {
     fn start(name: &str, stream: &impl AsFd) -> io::Result<Self> {
         // Standard output of the library has a lock and a buffer, which the end of the process
         // would have to wait for.
-        let out = Output(File::from(stream.as_fd().try_clone_to_owned()?));
+        let out = Output::new(File::from(stream.as_fd().try_clone_to_owned()?));
         let queue = Arc::new(LogQueue::default());
         let (sender, ended) = channel::<()>();
         let lines = queue.clone();
@@ -102,15 +102,31 @@ impl LogThread {
 }
 
 /// A stream that waits for its reader, also where another process has made it non-blocking: all
-/// that have inherited a pipe or a terminal share that flag.
-struct Output(File);
+/// that have inherited a pipe or a terminal share that flag. Lines of several processes do not mix.
+struct Output {
+    file: File,
+    /// What is written to a file at once stays together.
+    is_file: bool,
+}
+
+impl Output {
+    fn new(file: File) -> Self {
+        let is_file = file.metadata().is_ok_and(|data| data.is_file());
+        Self { file, is_file }
+    }
+}
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = if self.is_file {
+            bytes
+        } else {
+            first_lines(bytes)
+        };
         loop {
-            match self.0.write(bytes) {
+            match self.file.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None)?;
+                    poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], None)?;
                 }
                 written => return written,
             }
@@ -121,6 +137,24 @@ impl Write for Output {
         Ok(())
     }
 }
+
+/// The lines that fit into [`MAX_UNDIVIDED_BYTES`], or the first one.
+fn first_lines(bytes: &[u8]) -> &[u8] {
+    if bytes.len() <= MAX_UNDIVIDED_BYTES {
+        return bytes;
+    }
+    let is_end = |byte: &u8| *byte == b'\n';
+    let (first, rest) = bytes.split_at(MAX_UNDIVIDED_BYTES);
+    let end = first.iter().rposition(is_end).or_else(|| {
+        let end = rest.iter().position(is_end)?;
+        Some(MAX_UNDIVIDED_BYTES + end)
+    });
+    end.and_then(|end| bytes.get(..=end)).unwrap_or(bytes)
+}
+
+/// `PIPE_BUF` of Linux: a pipe does not divide so many bytes between those of other processes,
+/// such as the one that takes over from this one.
+const MAX_UNDIVIDED_BYTES: usize = 4096;
 
 fn is_same_file(one: &impl AsFd, other: &impl AsFd) -> bool {
     let identity = |stream: &dyn AsFd| fstat(stream).map(|stat| (stat.st_dev, stat.st_ino));
@@ -143,7 +177,7 @@ mod tests {
     fn a_stream_that_another_process_made_non_blocking_loses_nothing() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         fcntl_setfl(&writer, OFlags::NONBLOCK).expect("non-blocking");
-        let mut out = Output(File::from(OwnedFd::from(writer)));
+        let mut out = Output::new(File::from(OwnedFd::from(writer)));
         let lines = vec![b'x'; 1024 * 1024];
         std::thread::scope(|scope| {
             let writing = scope.spawn(|| {
@@ -157,6 +191,24 @@ mod tests {
             assert!(written.is_ok(), "{written:?}");
             assert_eq!(read.len(), lines.len());
         });
+    }
+
+    #[test]
+    fn whole_lines_are_written_at_once() {
+        let lines = |lengths: &[usize]| -> Vec<u8> {
+            let line = |bytes: &usize| [vec![b'x'; *bytes], vec![b'\n']].concat();
+            lengths.iter().flat_map(line).collect()
+        };
+        for (lengths, first) in [
+            (&[10, 10][..], 22),
+            (&[4000, 95], 4097 - 96),
+            (&[4095, 1], 4096),
+            (&[10, 5000], 11),
+            (&[5000, 10], 5001),
+        ] {
+            assert_eq!(first_lines(&lines(lengths)).len(), first, "{lengths:?}");
+        }
+        assert_eq!(first_lines(&[b'x'; 5000]).len(), 5000);
     }
 
     #[test]

@@ -42,7 +42,8 @@ fn open_files() -> Option<usize> {
     Some(all.saturating_sub(1))
 }
 
-fn max_files() -> Option<u64> {
+/// The maximum number of open files and sockets; `None`: there is none.
+pub(crate) fn max_files() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 

@@ -1,28 +1,36 @@
 //! Answers routed requests, from an upstream or from moorgate's own registry.
 
+mod aged_deletion;
 mod catalog;
 mod creation;
 mod deletion;
+pub(super) mod detached;
 pub(crate) mod failed_uploads;
 pub(crate) mod forward;
 mod hidden;
 mod manifest_body;
 pub(crate) mod manifest_budget;
 mod mount;
+mod moved_tags;
 mod names;
-mod own_calls;
-mod page_size;
+pub(super) mod own_calls;
+pub(super) mod own_deletion;
+pub(super) mod pace;
+pub(super) mod page_size;
 mod paging;
-mod product_api;
-mod product_lists;
+pub(super) mod product_api;
+mod product_deletion;
+pub(super) mod product_lists;
 mod product_refusals;
+mod recorded_use;
 mod redirects;
 mod references;
 mod request_meta;
 mod rewrite;
 mod spooled;
 mod store;
-mod swap;
+pub(super) mod swap;
+mod tag_conditions;
 pub(crate) mod tag_locks;
 mod tag_pages;
 mod tag_write;
@@ -38,14 +46,28 @@ use super::obligations::Obligations;
 use super::rejection::Rejection;
 use super::route::{Destination, Route, UpstreamRoute};
 use crate::upstream::client_body::ClientBody;
+use recorded_use::RecordedUse;
 use request_meta::RequestMeta;
 use watched_upload::WatchedUpload;
 
 pub(super) use names::RenamedBody;
 pub(super) use store::MultipartBody;
 
-/// Answers a routed request.
+/// Answers a routed request, and counts it in the journal of the domain.
 pub(super) async fn answer(
+    cx: &mut RequestContext<'_>,
+    route: Route,
+    body: ClientBody,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let recorded = RecordedUse::of(&route);
+    let answer = watched(cx, route, body).await;
+    if let Some(recorded) = recorded {
+        recorded.answered(&answer);
+    }
+    answer
+}
+
+async fn watched(
     cx: &mut RequestContext<'_>,
     route: Route,
     body: ClientBody,
@@ -105,6 +127,7 @@ async fn by_destination(
         (Destination::Upstream(_), Obligations::TagWrites(_)) => {
             Box::pin(tag_write::to_upstream(cx, route, body)).await
         }
+        (_, Obligations::TagDeletion(..)) => Box::pin(aged_deletion::run(cx, route, body)).await,
         (
             Destination::Store(to),
             Obligations::Plain

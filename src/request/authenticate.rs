@@ -64,7 +64,7 @@ pub(crate) async fn authenticate(
 /// The name that the log shows for an identity.
 pub(crate) fn user_of(identity: &Identity) -> Option<&UserName> {
     match identity {
-        Identity::User(user) => Some(user),
+        Identity::User(user) => Some(&user.name),
         Identity::Anonymous => None,
     }
 }

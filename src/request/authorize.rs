@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use super::authenticate::Authenticated;
 use super::bearer;
-use super::obligations::{Obligations, TagObligation, TagWrite};
+use super::obligations::{Obligations, TagObligation, TagPermission, WriteCondition};
 use super::rejection::Rejection;
 use super::site::Site;
 use super::target::{PageAccess, RequestTarget};
-use crate::auth::policy::{Decision, Principal};
+use crate::auth::policy::{Decision, Principal, TagAccess};
 use crate::auth::upload_session::SessionOwner;
 use crate::auth::{Identity, UserName};
 use crate::crypto;
@@ -20,7 +20,7 @@ use crate::registry::action::Action;
 use crate::registry::call::{Call, CallError, Read, RepositoryCall};
 use crate::registry::name::RepositoryName;
 use crate::registry::reference::{Reference, Tag};
-use crate::registry::upload_id::UploadId;
+use crate::registry::upload_id::{ReplicaId, UploadId};
 use denial::Denial;
 
 /// The proof that a request is allowed, and its obligations. Only [`authorize`] makes one.
@@ -32,6 +32,8 @@ pub(crate) struct Grant {
     requester: Requester,
     /// The owner of the upload session of a call that uses or opens one.
     session_owner: Option<SessionOwner>,
+    /// The replica of the upstream that has the upload session of the call.
+    replica: Option<ReplicaId>,
 }
 
 /// The user and the address of a request.
@@ -67,6 +69,11 @@ impl Grant {
         self.session_owner.as_ref()
     }
 
+    /// The replica of the upstream that has the upload session of the call.
+    pub(crate) fn replica(&self) -> Option<ReplicaId> {
+        self.replica
+    }
+
     /// Takes the obligations of the tags out; they own the rejections.
     pub(crate) fn take_tag_writes(&mut self) -> Vec<TagObligation> {
         match std::mem::replace(&mut self.obligations, Obligations::Plain) {
@@ -97,7 +104,7 @@ pub(crate) fn authorize(
     target: RequestTarget,
 ) -> Result<Authorized, Rejection> {
     let user = match identity {
-        Identity::User(user) => Some(user),
+        Identity::User(user) => Some(user.name),
         Identity::Anonymous => None,
     };
     let requester = Requester { user, client };
@@ -116,6 +123,7 @@ pub(crate) fn authorize(
         target,
         obligations,
         hidden_by,
+        replica,
     } = granted;
     let (target, obligations) = match &token {
         Some(access) => bearer::restrict_to_scope(access, target, obligations)?,
@@ -132,6 +140,7 @@ pub(crate) fn authorize(
             obligations,
             requester,
             session_owner,
+            replica,
         },
         hidden_by,
     })
@@ -164,6 +173,8 @@ struct GrantedTarget {
     target: RequestTarget,
     obligations: Obligations,
     hidden_by: Option<Box<str>>,
+    /// The replica of the upstream that has the upload session of the call.
+    replica: Option<ReplicaId>,
 }
 
 impl GrantedTarget {
@@ -172,6 +183,7 @@ impl GrantedTarget {
             target,
             obligations,
             hidden_by: None,
+            replica: None,
         }
     }
 
@@ -199,6 +211,12 @@ impl Authorizer<'_> {
             repository.as_str(),
             tag.map(Tag::as_str),
         )
+    }
+
+    fn decide_tag(&self, action: Action, repository: &RepositoryName, tag: &Tag) -> TagAccess<'_> {
+        let (principal, repository) = (self.requester.principal(), repository.as_str());
+        let policy = &self.site.policy;
+        policy.decide_tag(principal, action, repository, tag.as_str())
     }
 
     fn call(&self, call: Arc<Call>) -> Result<GrantedTarget, Rejection> {
@@ -241,7 +259,7 @@ impl Authorizer<'_> {
             RepositoryCall::Referrers { .. } => self.read(call, name, Read::Get),
             RepositoryCall::ManifestDelete {
                 reference: Reference::Tag(tag),
-            } => self.access(call, name, Action::DeleteTag, Some(tag)),
+            } => self.delete_tag(call, name, tag),
             RepositoryCall::ManifestDelete {
                 reference: Reference::Digest(_),
             }
@@ -269,14 +287,16 @@ impl Authorizer<'_> {
             }
             RepositoryCall::Upload { session, step } => {
                 self.push(name)?;
+                let (session, replica) = self.open(name, session)?;
                 let opened = Call::Repository {
                     name: name.clone(),
                     operation: RepositoryCall::Upload {
-                        session: self.open(name, session)?,
+                        session,
                         step: step.clone(),
                     },
                 };
-                Ok(GrantedTarget::plain(Arc::new(opened)))
+                let plain = GrantedTarget::plain(Arc::new(opened));
+                Ok(GrantedTarget { replica, ..plain })
             }
         }
     }
@@ -301,21 +321,36 @@ impl Authorizer<'_> {
         self.allow_or_hide(call, repository, decision, denial)
     }
 
-    /// Clients check with HEAD whether content exists before and after they push it. The right to
-    /// push suffices for that, unless a rule denies pulls.
+    fn delete_tag(
+        &self,
+        call: &Arc<Call>,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<GrantedTarget, Rejection> {
+        let decided = self.decide_tag(Action::DeleteTag, repository, tag);
+        let denial = self.refused(Action::DeleteTag, Some(repository), Some(tag));
+        let mut granted = self.allow_or_hide(call, repository, decided.decision, denial)?;
+        // What is hidden is not deleted, whatever its age is.
+        if decided.decision.allowed && !decided.conditions.is_empty() {
+            let conditions = decided.conditions.iter().map(WriteCondition::new);
+            granted.obligations = Obligations::TagDeletion(tag.clone(), conditions.collect());
+        }
+        Ok(granted)
+    }
+
     fn read(
         &self,
         call: &Arc<Call>,
         repository: &RepositoryName,
         read: Read,
     ) -> Result<GrantedTarget, Rejection> {
-        let mut decision = self.decide(Action::Pull, repository, None);
-        if read == Read::Head && !decision.allowed && !decision.is_denied() {
-            let push = self.decide(Action::Push, repository, None);
-            if push.allowed {
-                decision = push;
+        let decision = match read {
+            Read::Get => self.decide(Action::Pull, repository, None),
+            Read::Head => {
+                let policy = &self.site.policy;
+                policy.decide_head(self.requester.principal(), repository.as_str())
             }
-        }
+        };
         let denial = self.refused(Action::Pull, Some(repository), None);
         self.allow_or_hide(call, repository, decision, denial)
     }
@@ -351,6 +386,7 @@ impl Authorizer<'_> {
             target: RequestTarget::Call(Arc::new(hidden)),
             obligations: Obligations::Hidden(repository.clone()),
             hidden_by: Some(rule),
+            replica: None,
         })
     }
 
@@ -383,48 +419,80 @@ impl Authorizer<'_> {
         let mut obligations: Vec<TagObligation> = Vec::new();
         for tag in own.into_iter().chain(tags) {
             if !obligations.iter().any(|other| other.tag == *tag) {
-                obligations.push(TagObligation {
-                    tag: tag.clone(),
-                    allowed: self.allowed_write(repository, tag)?,
-                });
+                obligations.push(self.tag_obligation(repository, tag)?);
             }
         }
         if obligations.is_empty() {
             self.push(repository)?;
         }
-        // Where no rule distinguishes creating from overwriting, the existing tag does not matter.
+        // Where no rule distinguishes creating from overwriting or asks for the age of a tag, the
+        // existing tag does not matter.
+        let always = self.site.locks_tags() || self.site.policy.limits_ages();
         let depends = |obligation: &TagObligation| {
-            self.site.locks_tags() || !matches!(obligation.allowed, TagWrite::Any)
+            let TagObligation {
+                create, overwrite, ..
+            } = obligation;
+            always || !(create.is_granted() && overwrite.is_granted())
         };
-        Ok(if obligations.iter().any(depends) {
-            Obligations::TagWrites(obligations)
-        } else {
-            Obligations::Plain
-        })
+        Ok(
+            if self.site.locks_repositories() || obligations.iter().any(depends) {
+                Obligations::TagWrites(obligations)
+            } else {
+                Obligations::Plain
+            },
+        )
     }
 
-    fn allowed_write(&self, repository: &RepositoryName, tag: &Tag) -> Result<TagWrite, Rejection> {
-        let push = self.decide(Action::Push, repository, Some(tag));
-        let overwrite = self.decide(Action::Overwrite, repository, Some(tag));
-        let refused = |action| self.refused(action, Some(repository), Some(tag));
-        match (push.allowed, overwrite.allowed) {
-            (true, true) => Ok(TagWrite::Any),
-            (true, false) => Ok(TagWrite::CreateOnly(
-                refused(Action::Overwrite).by(overwrite),
-            )),
-            (false, true) => Ok(TagWrite::OverwriteOnly(refused(Action::Push).by(push))),
-            (false, false) => Err(refused(Action::Push).by(push)),
+    fn tag_obligation(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<TagObligation, Rejection> {
+        let permission = |action| {
+            let decided = self.decide_tag(action, repository, tag);
+            if !decided.decision.allowed {
+                let refused = self.refused(action, Some(repository), Some(tag));
+                return TagPermission::Denied(refused.by(decided.decision));
+            }
+            if decided.conditions.is_empty() {
+                return TagPermission::Granted;
+            }
+            TagPermission::If(decided.conditions.iter().map(WriteCondition::new).collect())
+        };
+        match (permission(Action::Push), permission(Action::Overwrite)) {
+            (TagPermission::Denied(rejection), TagPermission::Denied(_)) => Err(rejection),
+            (create, overwrite) => Ok(TagObligation {
+                tag: tag.clone(),
+                create,
+                overwrite,
+            }),
         }
     }
 
-    /// The session id of the registry. A session of another user is unknown.
-    fn open(&self, repository: &RepositoryName, upload: &UploadId) -> Result<UploadId, Rejection> {
+    /// The session id of the registry, and the replica that has the session. A session of another
+    /// user is unknown, and one of a replica that is no longer configured.
+    fn open(
+        &self,
+        repository: &RepositoryName,
+        upload: &UploadId,
+    ) -> Result<(UploadId, Option<ReplicaId>), Rejection> {
+        let unknown = || Rejection::bad_call(CallError::UploadUnknown);
         let session = match owner(self.site, self.requester) {
             Some(owner) => owner.unbind(repository, upload),
             // Nothing proves where an address comes from.
             None => Some(upload.clone()).filter(|upload| !upload.is_address()),
         };
-        session.ok_or_else(|| Rejection::bad_call(CallError::UploadUnknown))
+        let session = session.ok_or_else(unknown)?;
+        let backend = self.site.registry.upstream();
+        let Some((replica, session)) = session.as_at_replica() else {
+            // It was begun when there was one server, which is the first one by custom.
+            let first = backend.and_then(|backend| backend.upstream.first_of_several());
+            return Ok((session, first));
+        };
+        let is_there = backend.is_some_and(|backend| backend.upstream.has(replica));
+        is_there
+            .then_some((session, Some(replica)))
+            .ok_or_else(unknown)
     }
 
     fn refused<'r>(

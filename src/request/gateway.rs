@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 use super::answer::failed_uploads::FailedUploads;
 use super::answer::manifest_budget::ManifestBudget;
 use super::answer::tag_locks::TagLocks;
+use super::retained::facts::KnownManifests;
 use super::site::Sites;
-use crate::auth::verify::{Verifier, VerifierError, VerifierSettings};
+use super::user_limits::UserLimits;
+use crate::auth::verify::{KnownLogins, Verifier, VerifierError, VerifierSettings};
 use crate::observe::access_log::AccessLog;
 use crate::observe::log_queue::LogQueue;
 use crate::observe::metrics::Traffic;
@@ -28,6 +30,9 @@ pub(crate) struct Gateway {
     pub(crate) tag_locks: TagLocks,
     pub(crate) failed_uploads: FailedUploads,
     pub(crate) manifest_budget: ManifestBudget,
+    pub(crate) user_limits: UserLimits,
+    /// What retention has read at upstreams.
+    pub(crate) known_manifests: KnownManifests,
     /// Refused handshakes without a server name.
     pub(crate) nameless_log: PeerLog,
     /// Other failed handshakes.
@@ -37,10 +42,21 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Serves these sites. The lines of requests go to `log_lines`. Fails if the passwords of logins
-    /// cannot be verified.
-    pub(crate) fn new(sites: Arc<Sites>, log_lines: Arc<LogQueue>) -> Result<Self, VerifierError> {
-        let verifier = Arc::new(Verifier::new(VerifierSettings::default())?);
+    /// Serves these sites. The lines of requests go to `log_lines`; `logins` is what a predecessor
+    /// of the process knows. Fails if the passwords of logins cannot be verified.
+    pub(crate) fn new(
+        sites: Arc<Sites>,
+        log_lines: Arc<LogQueue>,
+        logins: Option<KnownLogins>,
+    ) -> Result<Self, VerifierError> {
+        let settings = VerifierSettings {
+            waiting: sites.snapshot.connection.passwords_waiting,
+            ..VerifierSettings::default()
+        };
+        let verifier = Arc::new(match logins {
+            Some(known) => Verifier::resume(settings, known)?,
+            None => Verifier::new(settings)?,
+        });
         let access_log = Arc::new(AccessLog::new(log_lines));
         let log = &sites.snapshot.log;
         access_log.configure(log.access, log.format);
@@ -53,6 +69,8 @@ impl Gateway {
             tag_locks: TagLocks::new(),
             failed_uploads: FailedUploads::default(),
             manifest_budget: ManifestBudget::new(),
+            user_limits: UserLimits::default(),
+            known_manifests: KnownManifests::default(),
             nameless_log: PeerLog::default(),
             handshake_log: PeerLog::default(),
             plain_http_log: PeerLog::default(),

@@ -13,6 +13,7 @@ use super::rejection::{Refusal, RefusalReason};
 use super::site::Site;
 use super::target::{RequestTarget, TokenEndpoint};
 use crate::auth::UserName;
+use crate::auth::running::RunningRequest;
 use crate::observe::access_log::{AccessLog, AccessLogEntry};
 use crate::observe::metrics::{Interruption, RequestLabel, RequestOutcome, Traffic};
 use crate::registry::call::Call;
@@ -30,6 +31,8 @@ pub(crate) struct RequestRecord {
     method: Method,
     site: Option<Arc<Site>>,
     user: Option<UserName>,
+    /// Counts among those of its user until its end.
+    running: Option<RunningRequest>,
     label: RequestLabel,
     call: Option<Arc<Call>>,
     upload: Option<Arc<Upload>>,
@@ -84,6 +87,7 @@ impl RequestRecord {
             method: method.clone(),
             site: None,
             user: None,
+            running: None,
             label: RequestLabel::Nothing,
             call: None,
             upload: None,
@@ -126,6 +130,11 @@ impl RequestRecord {
             self.conn.record_login();
         }
         self.user = user.cloned();
+    }
+
+    /// The request counts from now on.
+    pub(crate) fn running(&mut self, running: RunningRequest) {
+        self.running = Some(running);
     }
 
     /// The request is forwarded, with this body.

@@ -16,11 +16,13 @@ use http::header::HeaderValue;
 use super::site::Site;
 use crate::auth::verify::{ClaimedName, VerifyError};
 use crate::config::access::RuleLocation;
+use crate::journal::JournalError;
 use crate::registry::call::{Call, CallError};
 use crate::registry::error_code::ErrorCode;
 use crate::registry::name_map::UnmappedName;
 use crate::store::StoreError;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::product::api::ApiError;
 use crate::upstream::request_body::UploadFailure;
 pub(crate) use product::UpstreamRefusal;
 pub(crate) use refusal::{Refusal, RefusalReason};
@@ -93,6 +95,12 @@ pub(super) enum Extra {
 pub(super) struct UploadProgress {
     pub(super) location: HeaderValue,
     pub(super) range: HeaderValue,
+}
+
+impl From<ApiError> for Rejection {
+    fn from(error: ApiError) -> Self {
+        product::api_failed(error)
+    }
 }
 
 impl Rejection {
@@ -270,6 +278,27 @@ impl Rejection {
         Self::busy("too many manifests are being pushed: try again in a moment")
     }
 
+    /// The user, or the address of an anonymous client, has too many requests in flight.
+    pub(crate) fn too_many_requests() -> Self {
+        Self::too_many("too many requests at once: try again when some of them have ended")
+            .because(RefusalReason::TooManyRequests)
+    }
+
+    /// The same of requests with a body.
+    pub(crate) fn too_many_running_uploads() -> Self {
+        Self::too_many("too many uploads at once: try again when some of them have ended")
+            .because(RefusalReason::TooManyUploads)
+    }
+
+    fn too_many(message: &'static str) -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            message,
+        )
+        .with(Extra::RetryAfter(5))
+    }
+
     /// A manifest arrives so slowly that it would take memory from others for too long.
     pub(crate) fn manifest_too_slow(limit: Duration) -> Self {
         let seconds = limit.as_secs();
@@ -289,6 +318,12 @@ impl Rejection {
         Self::busy(format!("{error}: try again in a moment")).caused_by(error)
     }
 
+    fn over_quota(error: &StoreError) -> Self {
+        // Clients repeat a push after other statuses that would fit.
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, error.to_string())
+            .because(RefusalReason::OverQuota)
+    }
+
     fn too_many_uploads(error: StoreError) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -296,6 +331,11 @@ impl Rejection {
             error.to_string(),
         )
         .with(Extra::RetryAfter(60))
+    }
+
+    /// Logged where the limit is.
+    fn upstream_busy() -> Self {
+        Self::busy("all connections to the upstream registry are in use: try again in a moment")
     }
 
     fn busy(message: impl Into<Cow<'static, str>>) -> Self {
@@ -311,11 +351,7 @@ impl Rejection {
     /// Too many wrong passwords, from this address or for this user. Does not reveal whether the
     /// user exists.
     pub(crate) fn too_many_failures(retry_after: Duration) -> Self {
-        let seconds = retry_after
-            .as_millis()
-            .div_ceil(1000)
-            .clamp(1, u128::from(u16::MAX));
-        let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+        let seconds = retry_seconds(retry_after);
         let message = format!(
             "too many wrong passwords: try again in {seconds} s with the right one, or ask the administrator for \
              `moorgate unlock`"
@@ -360,7 +396,7 @@ impl Rejection {
     /// The upstream gave no response. `limit`: the maximum size of the request body, for the
     /// message.
     pub(crate) fn upstream(error: UpstreamError, limit: u64) -> Self {
-        let is_watched = error.reason().is_some();
+        let is_watched = error.reason().is_some() || error.is_repeated();
         let mut rejection = Self::unwatched_upstream(error, limit);
         if is_watched {
             rejection.error_source = ErrorSource::WatchedUpstream;
@@ -371,52 +407,63 @@ impl Rejection {
     fn unwatched_upstream(error: UpstreamError, limit: u64) -> Self {
         let unavailable =
             |status, message: &'static str| Self::new(status, ErrorCode::Unavailable, message);
+        let bad_gateway = |message| unavailable(StatusCode::BAD_GATEWAY, message);
         let rejection = match &error {
             UpstreamError::Unreachable(_)
             | UpstreamError::NoDescriptor(_)
-            | UpstreamError::ConnectTimedOut => unavailable(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the upstream registry cannot be reached: try again",
-            )
-            .with(Extra::RetryAfter(5)),
+            | UpstreamError::CircuitOpen
+            | UpstreamError::Ejected
+            | UpstreamError::ConnectTimedOut => {
+                Self::unreachable("the upstream registry cannot be reached: try again", 5)
+            }
+            UpstreamError::ReplicaEjected { retry_after } => Self::unreachable(
+                "the server of the registry that has this upload is out of service: begin the upload again",
+                retry_seconds(*retry_after),
+            ),
+            UpstreamError::ReplicaGone => Self::bad_call(CallError::UploadUnknown),
+            UpstreamError::TooManyConnections => Self::upstream_busy(),
             UpstreamError::Login(error) => Self::login_failed(error),
-            UpstreamError::RefusedDestination(_) => unavailable(
-                StatusCode::BAD_GATEWAY,
+            UpstreamError::RefusedDestination(_) => bad_gateway(
                 "the upstream registry redirects to an address to which moorgate does not follow: \
                  its administrator finds it in the log, and may name its host in [upstream] follow_hosts",
             ),
-            UpstreamError::InvalidLength(_) => unavailable(
-                StatusCode::BAD_GATEWAY,
+            UpstreamError::InvalidLength(_) => bad_gateway(
                 "the upstream registry sent a Content-Length or Transfer-Encoding that is not valid",
             ),
             UpstreamError::TimedOut => unavailable(
                 StatusCode::GATEWAY_TIMEOUT,
                 "the upstream registry did not answer in time: try again",
             ),
-            UpstreamError::Closed { .. } => unavailable(
-                StatusCode::BAD_GATEWAY,
-                "the upstream registry closed the connection: try again",
-            ),
+            UpstreamError::Closed { .. } => {
+                bad_gateway("the upstream registry closed the connection: try again")
+            }
             UpstreamError::OtherProtocol(_)
+            | UpstreamError::HeadMissing
             | UpstreamError::HeadTooLarge
             | UpstreamError::Malformed(_)
-            | UpstreamError::ProtocolSwitched => unavailable(
-                StatusCode::BAD_GATEWAY,
+            | UpstreamError::ProtocolSwitched => bad_gateway(
                 "the upstream registry sent no valid response: its administrator finds the cause in the log",
             ),
-            UpstreamError::ClientStalled => Self::new(
-                StatusCode::REQUEST_TIMEOUT,
-                ErrorCode::SizeInvalid,
-                "the request body stopped coming",
-            ),
-            UpstreamError::ClientCut => Self::new(
-                StatusCode::BAD_REQUEST,
-                ErrorCode::SizeInvalid,
-                "the request body ended early",
-            ),
+            UpstreamError::ClientStalled => {
+                let text = "the request body stopped coming";
+                Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::SizeInvalid, text)
+            }
+            UpstreamError::ClientCut => {
+                let text = "the request body ended early";
+                Self::new(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid, text)
+            }
             UpstreamError::TooLarge => return Self::body_too_large(limit),
         };
         rejection.caused_by(error)
+    }
+
+    fn unreachable(message: &'static str, retry_after: u16) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            message,
+        )
+        .with(Extra::RetryAfter(retry_after))
     }
 
     /// moorgate's own registry failed. `limit`: the maximum size of the request body.
@@ -448,6 +495,7 @@ impl Rejection {
             StoreError::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
             StoreError::Locked | StoreError::Overloaded => return Self::store_is_busy(error),
             StoreError::SpoolFull => return Self::busy(error.to_string()),
+            StoreError::OverQuota(_) => return Self::over_quota(&error),
             StoreError::TooManyUploads => return Self::too_many_uploads(error),
             // The store reports each damaged file once.
             StoreError::Damaged(_) | StoreError::IndexDamaged(_) => {
@@ -465,6 +513,18 @@ impl Rejection {
             }
         };
         Self::new(status, code, error.to_string())
+    }
+
+    /// When tags were pushed cannot be read.
+    pub(crate) fn journal(error: JournalError) -> Self {
+        let message = "when this tag was pushed cannot be read: its administrator has to look after it; try again later";
+        let mut rejection = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            message,
+        );
+        rejection.error_source = ErrorSource::Store;
+        rejection.with(Extra::RetryAfter(30)).caused_by(error)
     }
 
     fn store_fails(status: StatusCode, code: ErrorCode, error: StoreError) -> Self {
@@ -513,6 +573,35 @@ impl Rejection {
         }
     }
 
+    /// Whether the registry cannot do at all what was wanted.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        self.status.0 == StatusCode::METHOD_NOT_ALLOWED
+    }
+
+    /// Whether it is not there, or these credentials have no right to it.
+    pub(crate) fn is_client_error(&self) -> bool {
+        self.status.0.is_client_error()
+    }
+
+    /// Whether the registry does it for nobody, or not for these credentials.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.status.0 == StatusCode::FORBIDDEN
+    }
+
+    /// Why, for people who get no response.
+    pub(crate) fn explained(&self) -> String {
+        let mut text = match &self.source {
+            Some(source) => source.to_string(),
+            None => self.message.to_string(),
+        };
+        let mut cause = self.source.as_ref().and_then(|source| source.source());
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// The same rejection after the request body has been read to its end.
     pub(crate) fn after_body(mut self) -> Self {
         self.after_body = true;
@@ -523,4 +612,10 @@ impl Rejection {
     pub(super) fn closes_connection(&self, had_body: bool) -> bool {
         self.close || (had_body && !self.after_body)
     }
+}
+
+/// In whole seconds, for `Retry-After`.
+fn retry_seconds(after: Duration) -> u16 {
+    let seconds = after.as_millis().div_ceil(1000);
+    u16::try_from(seconds.max(1)).unwrap_or(u16::MAX)
 }

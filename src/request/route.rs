@@ -10,8 +10,10 @@ use super::target::RequestTarget;
 use crate::auth::policy::Principal;
 use crate::auth::upload_session::SessionOwner;
 use crate::registry::call::Call;
+use crate::registry::name::RepositoryName;
 use crate::registry::name_map::NameMap;
-use crate::store::Store;
+use crate::registry::upload_id::{ReplicaId, UploadId};
+use crate::store::{SessionUser, Store};
 use crate::upstream::login::scope::TokenScope;
 use crate::upstream::transfer::TransferLimits;
 
@@ -114,9 +116,37 @@ impl Route {
         self.grant.principal()
     }
 
+    /// Who opens an upload session at a store or spool.
+    pub(crate) fn session_user(&self) -> SessionUser {
+        SessionUser {
+            name: self.principal().user.map(str::to_owned),
+            max: self.site().host.limits.user_upload_sessions,
+        }
+    }
+
     /// The owner of the upload session of a call that uses or opens one.
     pub(crate) fn session_owner(&self) -> Option<&SessionOwner> {
         self.grant.session_owner()
+    }
+
+    /// The replica of the upstream that has the upload session of the call.
+    pub(crate) fn replica(&self) -> Option<ReplicaId> {
+        self.grant.replica()
+    }
+
+    /// An upload session of the registry, or of one of its replicas, for the client. `None`: nobody
+    /// owns it, or the id is too long.
+    pub(crate) fn bind_session(
+        &self,
+        repository: &RepositoryName,
+        session: &UploadId,
+        replica: Option<ReplicaId>,
+    ) -> Option<UploadId> {
+        let owner = self.session_owner()?;
+        match replica {
+            Some(replica) => owner.bind(repository, &UploadId::at_replica(replica, session).ok()?),
+            None => owner.bind(repository, session),
+        }
     }
 
     /// Takes the obligations of the tags out, for they own the rejections.

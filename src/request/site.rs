@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderValue, Request, Response};
 
@@ -14,6 +15,7 @@ use crate::auth::upload_session::SessionKey;
 use crate::config::snapshot::Snapshot;
 use crate::config::upstream::Redirects;
 use crate::config::vhost::{ListenAddress, SharedVirtualHost};
+use crate::journal::Journal;
 use crate::observe::metrics::Traffic;
 use crate::registry::host::HostName;
 use crate::registry::name_map::NameMap;
@@ -27,6 +29,7 @@ use crate::upstream::known_product::KnownProduct;
 use crate::upstream::login::UpstreamRequest;
 use crate::upstream::login::scope::TokenScope;
 use crate::upstream::product::api::ApiClient;
+use crate::upstream::replica::Replica;
 use crate::upstream::request_body::{RequestBody, Upload};
 use crate::upstream::response_body::UpstreamBody;
 use crate::upstream::transfer::TransferLimits;
@@ -41,9 +44,12 @@ pub(crate) struct Site {
     /// Binds upload sessions to users; `None` if nothing is served.
     pub(crate) session_key: Option<SessionKey>,
     pub(crate) registry: Registry,
-    /// Whether rules are the reason to lock writes to tags of its registry. moorgate's own registry
-    /// needs no lock.
-    pub(crate) rules_lock_tags: bool,
+    /// Counts what clients push and pull, where somebody wants to know.
+    pub(crate) journal: Option<Arc<Journal>>,
+    /// What other domains demand of writes to its registry as well.
+    pub(crate) write_locks: SharedWriteLocks,
+    /// Of the files that its settings name and that were read when it was built.
+    pub(crate) files_digest: [u8; 32],
     /// The roots for storage that the registry redirects to, where moorgate follows redirects.
     pub(crate) storage: Option<Trust>,
     /// Where uploads are collected that the registry does not take as they come.
@@ -64,6 +70,19 @@ impl Site {
             .map_or(Redirects::Pass, |upstream| upstream.redirects)
     }
 
+    /// The servers of the registry and of the browser page.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        let backends = self.registry.upstream().into_iter().chain(&self.browser);
+        backends.flat_map(|backend| backend.upstream.replicas())
+    }
+
+    /// Sets the limits of what outlives reloads.
+    pub(crate) fn apply_limits(&self) {
+        for server in self.servers() {
+            server.set_max_connections(self.host.limits.upstream_connections);
+        }
+    }
+
     /// Whether writes to tags of its registry are locked.
     pub(crate) fn locks_tags(&self) -> bool {
         // So that a refusal can be compared with what is there.
@@ -71,7 +90,14 @@ impl Site {
             let capabilities = backend.product.dialect().capabilities();
             capabilities.immutable_tags || backend.credential.awaits_product()
         };
-        self.rules_lock_tags || self.registry.upstream().is_some_and(may_refuse)
+        self.write_locks.rules_lock_tags.load(Ordering::Relaxed)
+            || self.locks_repositories()
+            || self.registry.upstream().is_some_and(may_refuse)
+    }
+
+    /// Whether writes to repositories of its registry are locked, also those without a tag.
+    pub(crate) fn locks_repositories(&self) -> bool {
+        self.write_locks.is_retained.load(Ordering::Relaxed) && self.registry.upstream().is_some()
     }
 
     /// The names of repositories at the registry, where they are others.
@@ -87,6 +113,17 @@ impl fmt::Debug for Site {
             .field("domain", &self.host.domain)
             .finish_non_exhaustive()
     }
+}
+
+/// Why writes to a registry are locked. Changes with the rules of other domains, also for requests
+/// that have begun.
+#[derive(Debug, Default)]
+pub(crate) struct SharedWriteLocks {
+    /// Whether rules are the reason to lock writes to tags. moorgate's own registry needs no lock.
+    pub(crate) rules_lock_tags: AtomicBool,
+    /// Whether manifests are deleted by retention of this domain or of another one, so that writes
+    /// are locked.
+    pub(crate) is_retained: AtomicBool,
 }
 
 /// The registry of a site.

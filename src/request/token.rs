@@ -156,7 +156,7 @@ impl TokenIssuer<'_, '_> {
         let budgets = &self.cx.sites.snapshot.failures;
         let entry = admit::login(verifier, self.cx.site, self.cx.conn, budgets, credentials)?;
         match authenticate::authenticate(verifier, self.cx.site, entry).await? {
-            Identity::User(user) => Ok(user),
+            Identity::User(user) => Ok(user.name),
             Identity::Anonymous => Err(Rejection::unauthorized(
                 self.cx.site,
                 "log in to use this registry",

@@ -139,8 +139,8 @@ proptest! {
 
     #[test]
     fn a_printed_file_reads_the_same(users in proptest::collection::btree_map("[a-zA-Z0-9é._@-]{1,20}", (4u32..=17, "[./A-Za-z0-9]{53}"), 0..20)) {
-        let print = |users: &HashMap<UserName, BcryptHash>| {
-            users.iter().map(|(user, hash)| format!("{user}:{hash}\n")).collect::<String>()
+        let print = |users: &HashMap<UserName, UserEntry>| {
+            users.iter().map(|(user, entry)| format!("{user}:{}\n", entry.hash)).collect::<String>()
         };
         let file: String = users.iter().map(|(user, (cost, rest))| format!("{user}:$2b${cost:02}${rest}\n")).collect();
         let read = Htpasswd::parse(file.as_bytes());

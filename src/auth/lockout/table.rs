@@ -1,15 +1,15 @@
 //! A table of failures with a fixed size: a keyed hash chooses the set of a record, and a full set
 //! evicts a record in a way that no attacker gains by.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Hashes addresses and users to keys. It is seeded by each process, so that nobody can choose
-/// which others share a set.
-pub(super) struct KeyHasher(RandomState);
+use crate::crypto::{TagKey, keyed_tag};
+
+/// Hashes addresses and users to keys, under a secret of the process and of its successors, so that
+/// nobody can choose which others share a set.
+pub(super) struct KeyHasher(Arc<TagKey>);
 
 /// The hash of an address, a network, a user, or an address and a user together. Zero marks a free
 /// record.
@@ -17,33 +17,38 @@ pub(super) struct KeyHasher(RandomState);
 pub(super) struct LockoutKey(pub(super) u64);
 
 impl KeyHasher {
-    pub(super) fn random() -> Self {
-        Self(RandomState::new())
+    pub(super) fn new(key: Arc<TagKey>) -> Self {
+        Self(key)
     }
 
     /// The key of an IPv4 address, or of the /64 of an IPv6 address, the least that one customer has.
     pub(super) fn address(&self, address: IpAddr) -> LockoutKey {
-        self.key(match address.to_canonical() {
-            IpAddr::V4(v4) => (4, u64::from(u32::from(v4))),
-            IpAddr::V6(v6) => (6, upper(u128::from(v6))),
-        })
+        match address.to_canonical() {
+            IpAddr::V4(v4) => self.key(b"IPv4", &v4.octets(), b""),
+            IpAddr::V6(v6) => self.key(b"IPv6 /64", &upper(u128::from(v6)).to_be_bytes(), b""),
+        }
     }
 
     /// The key of the /48 of an IPv6 address, the most that one customer has. `None` for IPv4.
     pub(super) fn network(&self, address: IpAddr) -> Option<LockoutKey> {
         match address.to_canonical() {
             IpAddr::V4(_) => None,
-            IpAddr::V6(v6) => Some(self.key((48, upper(u128::from(v6)) >> 16))),
+            IpAddr::V6(v6) => {
+                let network = upper(u128::from(v6)) >> 16;
+                Some(self.key(b"IPv6 /48", &network.to_be_bytes(), b""))
+            }
         }
     }
 
     /// The key of a user name at a domain, whether the user exists or not.
     pub(super) fn user(&self, domain: &str, user: &str) -> LockoutKey {
-        self.key((domain, user))
+        self.key(b"user", domain.as_bytes(), user.as_bytes())
     }
 
-    fn key(&self, of: impl std::hash::Hash) -> LockoutKey {
-        LockoutKey(self.0.hash_one(of).max(1))
+    /// Three fields: tags of credentials, under the same secret, have another number.
+    fn key(&self, kind: &[u8], first: &[u8], second: &[u8]) -> LockoutKey {
+        let [a, b, c, d, e, f, g, h, ..] = keyed_tag(&self.0, &[kind, first, second]);
+        LockoutKey(u64::from_be_bytes([a, b, c, d, e, f, g, h]).max(1))
     }
 }
 
@@ -107,6 +112,38 @@ impl FailureRecord {
         self.of.contains(&half(key))
     }
 
+    /// For a successor of the process.
+    fn to_fields(self) -> RecordFields {
+        let Self {
+            key,
+            until,
+            wrong: [first, second, third],
+            of: [address, user],
+            logged,
+            right,
+        } = self;
+        let pair = |upper: u32, lower: u32| u64::from(upper) << 32 | u64::from(lower);
+        let (of, times) = (pair(address, user), pair(logged, right));
+        [key, until.0, first, second, third, of, times]
+    }
+
+    fn from_fields(fields: RecordFields) -> Self {
+        let [key, until, first, second, third, of, times] = fields;
+        let parts = |pair: u64| {
+            let lower = u32::try_from(pair & u64::from(u32::MAX)).unwrap_or_default();
+            [u32::try_from(pair >> 32).unwrap_or_default(), lower]
+        };
+        let [logged, right] = parts(times);
+        Self {
+            key,
+            until: Millis(until),
+            wrong: [first, second, third],
+            of: parts(of),
+            logged,
+            right,
+        }
+    }
+
     fn charge(&mut self, tag: u64, each: Duration, now: Millis) {
         if self.until <= now {
             self.wrong = [0; 3];
@@ -119,6 +156,10 @@ impl FailureRecord {
         self.wrong[0] = tag;
     }
 }
+
+/// A record as a process passes it to its successor: the key, until when its failures count, three
+/// tags, the halves of the keys of a pair, and the times of its last log line and login.
+pub(crate) type RecordFields = [u64; 7];
 
 fn half(key: LockoutKey) -> u32 {
     u32::try_from(key.0 >> 32).unwrap_or_default()
@@ -144,6 +185,34 @@ impl Table {
         }
     }
 
+    /// The records that say something at `now`.
+    pub(super) fn records(&self, now: Millis) -> Vec<RecordFields> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let records = lock(shard);
+            let known = records
+                .iter()
+                .filter(|record| record.key != 0 && (record.until > now || record.right != 0));
+            all.extend(known.map(|record| record.to_fields()));
+        }
+        all
+    }
+
+    /// Adds the records of a predecessor to an empty table. It has the same sets, so that they fit.
+    pub(super) fn restore(&self, records: &[RecordFields]) {
+        for record in records
+            .iter()
+            .map(|fields| FailureRecord::from_fields(*fields))
+            .filter(|record| record.key != 0)
+        {
+            let key = LockoutKey(record.key);
+            let mut shard = self.shard(key);
+            if let Some(place) = self.place(&mut shard, key, |record| record.until) {
+                *place = record;
+            }
+        }
+    }
+
     /// The record of a key whose failures still count, or of a pair that is known.
     pub(super) fn get(&self, key: LockoutKey, now: Millis) -> Option<FailureRecord> {
         let shard = self.shard(key);
@@ -151,7 +220,7 @@ impl Table {
         let found = set.iter().find(|record| record.key == key.0)?;
         (found.until > now || found.right != 0).then(|| match found.until > now {
             true => *found,
-            // The wrong passwords of then are checked again.
+            // The wrong passfields of then are checked again.
             false => FailureRecord {
                 wrong: [0; 3],
                 ..*found

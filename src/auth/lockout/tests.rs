@@ -20,7 +20,7 @@ impl TestLockout {
             window: Duration::from_secs(60),
         };
         Self {
-            lockout: Lockout::new(now),
+            lockout: Lockout::random(now),
             budgets,
             now,
         }

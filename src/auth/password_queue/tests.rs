@@ -19,7 +19,7 @@ impl TestQueue {
 
     fn with_bound(bound: usize) -> Self {
         let remembered = PasswordCache::new(Duration::from_secs(60), 10);
-        let queue = PasswordQueue::new(remembered, Lockout::new(Instant::now()), bound);
+        let queue = PasswordQueue::new(remembered, Lockout::random(Instant::now()), bound);
         Self {
             queue,
             key: TagKey::random().expect("randomness"),

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -32,6 +33,7 @@ fn rule(
         tags: None,
         actions: actions.iter().copied().collect(),
         networks: None,
+        conditions: TagConditions::default(),
         location: RuleLocation {
             file: "ci.toml".into(),
             line,
@@ -529,6 +531,125 @@ proptest! {
             for action in [Pull, Catalog] {
                 prop_assert!(some.decide(by(user), action, repository, None).allowed);
             }
+        }
+    }
+}
+
+fn with_conditions(mut rule: AccessRule, from: &[&str], days: Option<u64>) -> AccessRule {
+    let patterns = from
+        .iter()
+        .map(|text| RepositoryPattern::parse(text).unwrap());
+    rule.conditions = TagConditions {
+        from: (!from.is_empty()).then(|| patterns.collect()),
+        immutable_after: days.map(|days| Duration::from_secs(days * 86_400)),
+    };
+    rule
+}
+
+/// The decision about `release/app:v1` of alice, and the lines of the rules that make conditions.
+fn decided(rules: Vec<AccessRule>, action: Action) -> (bool, Vec<usize>) {
+    let policy = policy(rules);
+    let decided = policy.decide_tag(by("alice"), action, "release/app", "v1");
+    let plain = policy.decide(by("alice"), action, "release/app", Some("v1"));
+    assert_eq!(decided.decision.allowed, plain.allowed);
+    let lines = decided.conditions.iter().map(|one| one.rule.line);
+    (decided.decision.allowed, lines.collect())
+}
+
+#[test]
+fn an_allow_without_conditions_beats_those_with_them_and_a_deny_beats_all() {
+    let actions = [Push, Overwrite, DeleteTag];
+    let of = |line| rule(line, "allow", &["alice"], &["release/*"], &actions);
+    let from = || with_conditions(of(1), &["ci/*"], None);
+    let aging = || with_conditions(of(2), &[], Some(7));
+    let both = || with_conditions(of(3), &["ci/*"], Some(7));
+    let plain = || of(4);
+    let deny = || rule(5, "deny", &["alice"], &["**"], &actions);
+    let of_tag = |tag| tags(of(6), &[tag]);
+    for (rules, action, expected) in [
+        (vec![from()], Push, (true, vec![1])),
+        (vec![from()], Overwrite, (true, vec![1])),
+        (vec![from()], DeleteTag, (true, vec![])),
+        (vec![aging()], Push, (true, vec![])),
+        (vec![aging()], Overwrite, (true, vec![2])),
+        (vec![aging()], DeleteTag, (true, vec![2])),
+        (vec![both()], Push, (true, vec![3])),
+        (vec![from(), aging()], Overwrite, (true, vec![1, 2])),
+        (vec![from(), aging()], Push, (true, vec![])),
+        (vec![both(), plain()], Overwrite, (true, vec![])),
+        (vec![plain(), both()], Overwrite, (true, vec![])),
+        (vec![both(), of_tag("v1")], Overwrite, (true, vec![])),
+        (vec![both(), of_tag("v2")], Overwrite, (true, vec![3])),
+        (vec![from(), plain(), deny()], Push, (false, vec![])),
+        (vec![from(), deny()], Push, (false, vec![])),
+    ] {
+        assert_eq!(
+            decided(rules.clone(), action),
+            expected,
+            "{action} {rules:?}"
+        );
+    }
+    let without_tag = policy(vec![both()]);
+    let blob = without_tag.decide(by("alice"), Push, "release/app", None);
+    assert!(blob.allowed);
+}
+
+/// A deny of pulls is one of mounts, whoever asks.
+#[test]
+fn a_mount_is_decided_as_without_a_tag() {
+    let rules = policy(vec![
+        rule(1, "deny", &["alice"], &["a"], &[Pull]),
+        rule(2, "allow", &["alice"], &["**"], &[MountFrom]),
+    ]);
+    let of = |repository| {
+        let decided = rules.decide_tag(by("alice"), MountFrom, repository, "v1");
+        (decided.decision.allowed, decided.conditions.len())
+    };
+    assert_eq!(of("a"), (false, 0));
+    assert_eq!(of("b"), (true, 0));
+}
+
+#[test]
+fn pages_are_not_changed_under_conditions() {
+    let of = |rule| policy(vec![rule]).changes_everything(by("alice")).allowed;
+    let all = || rule(1, "allow", &["alice"], &["**"], &Action::ALL);
+    assert!(of(all()));
+    assert!(!of(with_conditions(all(), &["ci/*"], None)));
+}
+
+proptest! {
+    /// A rule with conditions never allows more than the same one without.
+    #[test]
+    fn conditions_take_away_only(
+        rules in prop::collection::vec((any_rule(), any::<bool>(), any::<bool>()), 1..8),
+        question in any_question(),
+    ) {
+        let (user, action, repository, tag) = question;
+        let tag = tag.unwrap_or("v1");
+        let plain: Vec<_> = rules.iter().map(|(rule, ..)| rule.clone()).collect();
+        let bound = |(rule, from, aging): &(AccessRule, bool, bool)| {
+            let from: &[&str] = if *from && !rule.deny { &["ci/**"] } else { &[] };
+            with_conditions(rule.clone(), from, (*aging && !rule.deny).then_some(7))
+        };
+        let without = policy(plain.clone());
+        let with = policy(rules.iter().map(bound).collect());
+        let decided = with.decide_tag(by(user), action, repository, tag);
+        let expected = without.decide_tag(by(user), action, repository, tag);
+        prop_assert_eq!(decided.decision.allowed, expected.decision.allowed);
+        prop_assert!(expected.conditions.is_empty());
+        let plainly = without.decide(by(user), action, repository, Some(tag));
+        prop_assert_eq!(expected.decision.allowed, plainly.allowed);
+        // Without conditions only if a rule without them allows it alone.
+        if decided.decision.allowed && decided.conditions.is_empty() {
+            let free: Vec<_> = rules
+                .iter()
+                .map(bound)
+                .filter(|rule| {
+                    let (from, after) = rule.conditions.of_action(action);
+                    rule.deny || from.is_none() && after.is_none()
+                })
+                .collect();
+            prop_assert!(policy(free).decide(by(user), action, repository, Some(tag)).allowed);
         }
     }
 }

@@ -62,7 +62,7 @@ impl TestTokens {
     ) -> Result<Option<String>, InvalidToken> {
         let verified = self.tokens.verify(token, domain, &self.users, now)?;
         assert_eq!(*verified.access, Self::access());
-        Ok(verified.user.map(|user| user.to_string()))
+        Ok(verified.user.map(|user| user.name.to_string()))
     }
 
     /// Signed by the real key, with other claims.

@@ -35,7 +35,7 @@ async fn verify(
     domain: &str,
     users: &Htpasswd,
     credentials: &Credentials,
-) -> Result<UserName, VerifyError> {
+) -> Result<KnownUser, VerifyError> {
     match admit(verifier, domain, users, credentials)? {
         LoginAdmission::Remembered(user) => Ok(user),
         LoginAdmission::Pending(pending) => verifier.verify(*pending).await,
@@ -63,15 +63,15 @@ fn remembered(
     domain: &str,
     users: &Htpasswd,
     credentials: &Credentials,
-) -> Option<UserName> {
+) -> Option<KnownUser> {
     match admit(verifier, domain, users, credentials) {
         Ok(LoginAdmission::Remembered(user)) => Some(user),
         Ok(LoginAdmission::Pending(_)) | Err(_) => None,
     }
 }
 
-fn name(result: Result<UserName, VerifyError>) -> Result<String, VerifyError> {
-    result.map(|user| user.to_string())
+fn name(result: Result<KnownUser, VerifyError>) -> Result<String, VerifyError> {
+    result.map(|user| user.name.to_string())
 }
 
 #[tokio::test]
@@ -89,6 +89,7 @@ async fn a_right_password_is_hashed_once_and_cached() {
     assert_eq!(
         remembered(&verifier, "a", &users, &right)
             .expect("remembered")
+            .name
             .as_str(),
         "ci"
     );
@@ -207,12 +208,15 @@ async fn passwords_are_compared_by_their_first_72_bytes() {
 fn without_threads() -> Verifier {
     let queue = Arc::new(PasswordQueue::new(
         PasswordCache::new(Duration::from_secs(60), 10),
-        Lockout::new(Instant::now()),
+        Lockout::random(Instant::now()),
         2,
     ));
+    let secret = random_secret().expect("randomness");
     Verifier {
-        key: TagKey::random().expect("randomness"),
+        key: Arc::new(TagKey::new(&*secret)),
+        secret,
         queue,
+        refused: AtomicU64::new(0),
     }
 }
 
@@ -307,4 +311,59 @@ fn password_threads_have_a_lower_priority() {
 fn the_verifier_is_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Verifier>();
+}
+
+#[tokio::test]
+async fn a_successor_remembers_what_its_predecessor_knew() {
+    let budgets = FailureBudgets {
+        address: 2,
+        user: 100,
+        window: Duration::from_secs(3600),
+    };
+    let users = users(&[("ci", &hash("right", 4))]);
+    let old = verifier(VerifierSettings::default());
+    let admit = |verifier: &Verifier, password: &str, client: &str| {
+        let credentials = credentials("ci", password);
+        let login = Login {
+            domain: "ci.test",
+            users: &users,
+            credentials: &credentials,
+            client: client.parse().expect("an address"),
+            budgets: &budgets,
+        };
+        verifier.admit(&login)
+    };
+    for (password, client) in [
+        ("right", "192.0.2.1"),
+        ("wrong", "192.0.2.2"),
+        ("wrong too", "192.0.2.2"),
+        ("wrong", "192.0.2.1"),
+    ] {
+        let Ok(LoginAdmission::Pending(pending)) = admit(&old, password, client) else {
+            panic!("nothing is known yet");
+        };
+        let verified = old.verify(*pending).await;
+        assert_eq!(verified.is_ok(), password == "right");
+    }
+    let new = Verifier::resume(VerifierSettings::default(), old.known()).expect("threads");
+    let known = new.known();
+    assert_eq!(known.passwords.len(), 1);
+    assert_eq!(known.failures.tables, old.known().failures.tables);
+    assert!(matches!(
+        admit(&new, "right", "192.0.2.2"),
+        Ok(LoginAdmission::Remembered(_))
+    ));
+    // The budget of the address is used up, and that of the user at the other one is not.
+    assert!(matches!(
+        admit(&new, "another", "192.0.2.2"),
+        Err(VerifyError::Refused(_))
+    ));
+    assert!(matches!(
+        admit(&new, "wrong", "192.0.2.1"),
+        Err(VerifyError::WrongPassword)
+    ));
+    assert!(matches!(
+        admit(&new, "another", "192.0.2.1"),
+        Ok(LoginAdmission::Pending(_))
+    ));
 }

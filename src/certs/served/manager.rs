@@ -124,12 +124,16 @@ impl Certificates {
             .map(|domain| (domain.host.domain.clone(), domain));
         let mut previous: HashMap<HostName, DomainCertificate> = previous.collect();
         for host in &snapshot.domains {
-            let mut domain = match previous.remove(&host.domain) {
-                Some(domain) if domain.is_reusable_for(host) => domain.with_host(host.clone()),
-                Some(_) | None => DomainCertificate::new(host.clone()),
+            let (mut domain, reason) = match previous.remove(&host.domain) {
+                // Its files may be about to be replaced while another domain changes.
+                Some(domain) if Arc::ptr_eq(&domain.host, host) => (domain, UpdateReason::Poll),
+                Some(domain) if domain.is_reusable_for(host) => {
+                    (domain.with_host(host.clone()), UpdateReason::Apply)
+                }
+                Some(_) | None => (DomainCertificate::new(host.clone()), UpdateReason::Apply),
             };
             domain.update_candidates(&storage, sources);
-            domain.update(ca, &self.state, now, UpdateReason::Apply);
+            domain.update(ca, &self.state, now, reason);
             domains.push(domain);
         }
         self.publish(domains, now);

@@ -84,6 +84,27 @@ impl UpstreamRefusal {
             && matches!(&*self.code, "NAME_UNKNOWN" | "NOT_FOUND" | "")
     }
 
+    /// Whether the registry deletes no tags, as it answers to the deletion of one.
+    pub(crate) fn deletes_no_tags(&self) -> bool {
+        let is_bad = self.status == StatusCode::BAD_REQUEST;
+        self.status == StatusCode::METHOD_NOT_ALLOWED || (is_bad && self.is_unsupported())
+    }
+
+    /// Whether tags or an index keep the manifest from being deleted.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let is_refused = matches!(self.status.as_u16(), 400 | 403 | 409 | 412);
+        self.meaning() == Some(Meaning::InUse) || (is_refused && says_in_use(&self.message))
+    }
+
+    /// What it says, for people.
+    pub(crate) fn explained(&self) -> String {
+        let message = self.message_or("it does not say why");
+        format!(
+            "the registry answered with status {}: {message}",
+            self.status
+        )
+    }
+
     /// Whether the tag cannot be moved by anybody.
     pub(crate) fn is_immutable(&self) -> bool {
         self.meaning() == Some(Meaning::Immutable)
@@ -215,7 +236,8 @@ fn product_denied(message: String) -> Rejection {
     Rejection::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
 }
 
-fn throttled(retry_after: Option<u16>) -> Rejection {
+/// The registry takes no more requests for now.
+pub(crate) fn throttled(retry_after: Option<u16>) -> Rejection {
     let seconds = retry_after.unwrap_or(DEFAULT_RETRY_AFTER);
     let message = "the upstream registry takes no more requests for now: try again later";
     Rejection::new(
@@ -266,6 +288,23 @@ pub(crate) fn tag_not_deleted() -> Rejection {
 /// The tag leads to the manifest that was to be deleted with it.
 pub(crate) fn tag_swapped() -> Rejection {
     Rejection::bad_gateway(TagDeletionError::HalfDone)
+}
+
+/// Whether a product refuses a deletion because of tags or an index.
+pub(crate) fn says_in_use(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["referenced", "is tagged", "dangling tag"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+/// Whether a product's own API refuses a deletion for a reason in the repository, and not because of
+/// a right.
+pub(crate) fn is_kept(message: &str) -> bool {
+    // GitHub deletes the last tag of a package only with the package.
+    let message = message.to_ascii_lowercase();
+    let others = ["immutab", "delete the package"];
+    says_in_use(&message) || others.iter().any(|words| message.contains(words))
 }
 
 /// The product's own API did not do what the client's request needs.

@@ -17,8 +17,14 @@ pub(crate) enum RefusalReason {
     ExpiredToken,
     InsufficientScope,
     TooManyFailures,
+    /// The user has as many requests in flight as one user may have.
+    TooManyRequests,
+    /// The same of requests with a body.
+    TooManyUploads,
     /// The user may not do this.
     Denied,
+    /// The push does not fit into an area of repositories that has a quota.
+    OverQuota,
 }
 
 impl RefusalReason {
@@ -32,7 +38,10 @@ impl RefusalReason {
             Self::ExpiredToken => "expired-token",
             Self::InsufficientScope => "insufficient-scope",
             Self::TooManyFailures => "too-many-failures",
+            Self::TooManyRequests => "too-many-requests",
+            Self::TooManyUploads => "too-many-uploads",
             Self::Denied => "denied",
+            Self::OverQuota => "over-quota",
         }
     }
 }

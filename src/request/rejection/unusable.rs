@@ -116,7 +116,9 @@ impl Rejection {
     /// registry may name another one with each redirect.
     pub(crate) fn storage(error: UpstreamError) -> Self {
         let message = match &error {
-            UpstreamError::Unreachable(_) | UpstreamError::ConnectTimedOut => {
+            UpstreamError::Unreachable(_)
+            | UpstreamError::CircuitOpen
+            | UpstreamError::ConnectTimedOut => {
                 "the storage of the upstream registry cannot be reached: try again"
             }
             UpstreamError::TimedOut => {
@@ -128,11 +130,16 @@ impl Rejection {
             UpstreamError::RefusedDestination(_)
             | UpstreamError::Login(_)
             | UpstreamError::NoDescriptor(_)
+            | UpstreamError::TooManyConnections
             | UpstreamError::OtherProtocol(_)
+            | UpstreamError::HeadMissing
             | UpstreamError::HeadTooLarge
             | UpstreamError::Malformed(_)
             | UpstreamError::InvalidLength(_)
             | UpstreamError::ProtocolSwitched
+            | UpstreamError::Ejected
+            | UpstreamError::ReplicaEjected { .. }
+            | UpstreamError::ReplicaGone
             | UpstreamError::ClientStalled
             | UpstreamError::ClientCut
             | UpstreamError::TooLarge => return Self::unwatched_upstream(error, 0),
