@@ -21,6 +21,10 @@ usage: ./ctl.sh COMMAND
   debug      run in the foreground with a detailed log; Ctrl-C ends it
   test       install what the tests need, build, and run all of them;
              arguments go to `cargo nextest run`
+  soak [MINUTES]
+             a mixed load with a fault every few seconds, for 60 minutes
+  fuzz [SECONDS]
+             run every fuzz target, for 20 seconds
   bench      measure moorgate's CPU time beside other proxies (--help: how);
              bench --stores: its own registry beside docker-registry
 
@@ -80,7 +84,7 @@ main() {
         source "$root/deploy/compose-ctl.sh"
         compose_main "${command#--}" "$@"
         ;;
-    logs | test | bench) "${command}_command" "$@" ;;
+    logs | test | soak | fuzz | bench) "${command}_command" "$@" ;;
     help | -h | --help) usage ;;
     "") usage >&2 && exit 2 ;;
     *) wrong_usage "unknown command $command" ;;
@@ -148,17 +152,20 @@ restart() {
 
 ps() {
     own_state
-    local pid what=stopped ports old
-    if find_built_binary; then read_listeners; fi
+    local pid what=stopped ports old built=
+    if find_built_binary; then built=yes && read_listeners; fi
     ports=$(addresses | paste -sd ' ')
     if pid=$(pid_of_moorgate); then
         what="not ready"
-        if is_ready; then what=ready; fi
+        if [[ $built ]] && is_ready; then what=ready; fi
     fi
     printf '%-16s %8s  %-12s %s\n' NAME PID STATE PORTS moorgate "${pid:--}" "$what" "${ports:--}"
     for old in $(draining); do
         printf '%-16s %8s  %-12s %s\n' moorgate "$old" draining -
     done
+    if [[ $built && ! $ports && $what != stopped ]]; then
+        say "the configuration has problems, $(shown "$log/moorgate.log") says which; what was valid last is served"
+    fi
     [[ $what != stopped ]]
 }
 
@@ -221,6 +228,22 @@ test_command() {
     cargo nextest run "$@"
 }
 
+soak_command() {
+    [[ $# -le 1 && ${1:-60} =~ ^[1-9][0-9]*$ ]] || wrong_usage "soak takes a number of minutes"
+    need cc:gcc docker-registry:docker-registry ip:iproute2 iptables:iptables
+    need_cargo
+    find_binary
+    export MOORGATE_BIN=$binary MOORGATE_SOAK_MINUTES=${1:-60}
+    cargo test --test it -- --exact real_peers::soak::a_mixed_load_goes_on_through_faults --nocapture
+}
+
+fuzz_command() {
+    [[ $# -le 1 && ${1:-20} =~ ^[1-9][0-9]*$ ]] || wrong_usage "fuzz takes a number of seconds"
+    need cc:gcc c++:g++
+    need_cargo
+    exec "$root/tests/fuzz/run.sh" "${1:-20}"
+}
+
 bench_command() {
     need_cargo
     if [[ ${1:-} == --stores ]]; then exec "$root/benches/stores.sh" "${@:2}"; fi
@@ -231,13 +254,12 @@ bench_command() {
 
 # Everything that must be there before the first process starts. $1: what else is to be said of a refusal.
 prepare() {
-    need curl:curl
     find_binary
     htpasswd=("$binary" htpasswd)
     make_credentials
     check_configuration "${1:-}"
     read_listeners
-    [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: it tells when moorgate is ready"
+    [[ -n $(admin_address) ]] || die "moorgate.toml needs [admin] listen: the status is there"
 }
 
 # Prints what is wrong with the files, the ports and the state directory. $1: what else is to be said then.
@@ -365,6 +387,7 @@ own_state() {
         die "state/ belongs to $(stat -c %U -- "$state"): run ./ctl.sh as that user"
     fi
     umask 077
+    follow_upgrade
 }
 
 # Makes state/ and keeps other starts out until this one is done.
@@ -409,6 +432,35 @@ is_moorgate() {
     [[ $1 =~ ^[0-9]+$ ]] || return 1
     command=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") || return 1
     [[ $command == *" $arguments " ]]
+}
+
+# After `moorgate upgrade` another process serves: the one that was started last. Those before it finish their transfers.
+follow_upgrade() {
+    local known pid serving='' started newest=0 all=()
+    known=$(cat "$run/moorgate.pid" 2>/dev/null) || return 0
+    while read -r started pid; do
+        all+=("$pid")
+        if ((started >= newest)); then newest=$started serving=$pid; fi
+    done < <(serving_processes)
+    if [[ -z $serving || $serving == "$known" ]]; then return; fi
+    { draining && printf '%s\n' "${all[@]}"; } | grep -vx "$serving" | sort -u >"$run/draining.new" || true
+    mv -- "$run/draining.new" "$run/draining"
+    echo "$serving" >"$run/moorgate.pid"
+}
+
+# When each process of this configuration was started and its pid, of those that ./ctl.sh has not stopped.
+serving_processes() {
+    local directory pid words stat
+    for directory in /proc/[0-9]*; do
+        pid=${directory#/proc/}
+        mapfile -d '' -t words <"$directory/cmdline" || continue
+        if [[ "${words[*]}" != *" run "*"$arguments" ]]; then continue; fi
+        if draining | grep -qx "$pid"; then continue; fi
+        # The start is the 22nd field, after a name that may contain anything.
+        read -r stat <"$directory/stat" || continue
+        read -ra words <<<"${stat##*) }"
+        echo "${words[19]} $pid"
+    done 2>/dev/null
 }
 
 # The processes that take no more connections and finish their transfers, one a line.
@@ -475,8 +527,9 @@ wait_until_ready() {
     return 1
 }
 
+# Asks the process itself: a file with a problem does not end it.
 is_ready() {
-    curl --silent --fail --noproxy '*' --max-time 2 --output /dev/null "http://$(admin_address)/readyz"
+    "$binary" health --config "$root" >/dev/null 2>&1
 }
 
 show_log() {

@@ -273,7 +273,7 @@ async fn a_limit_that_is_near_or_reached_is_in_the_log_metrics_and_status() {
     let status = gateway.status().await;
     assert_eq!(
         status["resources"][0],
-        serde_json::json!({ "resource": "connections", "used": 10, "limit": 10 })
+        serde_json::json!({ "resource": "connections", "used": 10, "limit": 10, "refused": null })
     );
 }
 

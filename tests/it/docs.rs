@@ -3,6 +3,7 @@
 
 mod markdown;
 mod products;
+mod retention;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,6 +11,8 @@ use crate::harness::{Clock, Domain, Events, PATIENCE, RawPeer, Setup, request, s
 async fn an_unavailable_registry_is_one_line() {
     let users = Domain::htpasswd(&[("alice".to_owned(), "secret".to_owned())]);
     let mut process = Setup::new()
+        // As many as there are descriptors for, wherever this runs.
+        .main("[limits]\nconnections = 100")
         .domain(Domain::new("ci.test", "http://127.0.0.1:9"))
         .spawn(&users, "http/1.1");
     let mut client = RawPeer::new(process.tls().await);

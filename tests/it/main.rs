@@ -17,6 +17,7 @@ mod failed_uploads;
 mod first_steps;
 
 // What may last, how large it may be, and what comes before its end.
+mod broken_upstreams;
 mod connection_limit;
 mod early_answers;
 mod endings;
@@ -27,6 +28,7 @@ mod time_limits;
 mod flood;
 mod guessing;
 mod memory;
+mod overload;
 mod passwords;
 mod secrets;
 
@@ -35,6 +37,7 @@ mod access;
 mod token;
 
 // What a request may be and what becomes of it: product.md section 3, rule by rule.
+mod replicas;
 mod rules;
 mod upstream_login;
 
@@ -44,11 +47,16 @@ mod upstream_names;
 // The registry that moorgate keeps itself.
 mod store;
 
+// Images that live short.
+mod retention;
+
 // The registries of others, and their own ways.
 mod products;
 // Registry products behind the same face.
 mod products_deletion;
 mod products_lists;
+// Tags and manifests that go by rules.
+mod retained;
 
 // What people see outside /v2/, from a server of its own.
 mod browser;
@@ -74,6 +82,7 @@ mod ordinary_user;
 // What happens to a running process.
 mod drain;
 mod reload;
+mod upgrade;
 
 // The real program between real clients and real registries.
 mod real_peers;

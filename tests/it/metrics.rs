@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 /// What is shown now, by metric and labels.
-async fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
+pub async fn scrape(gateway: &Gateway) -> BTreeMap<String, f64> {
     let text = text(gateway).await;
     let series = text.lines().filter(|line| !line.starts_with('#'));
     let series = series.map(|line| {
@@ -298,9 +298,12 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     moorgate_connections_evicted Idle connections closed for new ones because of the limit
     moorgate_resource_used Use of a limited resource
     moorgate_resource_limit Limit of a resource
+    moorgate_resource_refused Connections, requests and uploads refused because of the limit of a resource
     moorgate_log_lines_lost Lines that were dropped or could not be written
     moorgate_configuration_ok 1 if the newest configuration is in force
     moorgate_configuration_loaded_timestamp_seconds When the configuration in force was read, in Unix time
+    moorgate_configuration_problem 1 for each file that cannot be used as it is
+    moorgate_listener_up 1 if the listener accepts
     process_start_time_seconds When the process was started, in Unix time
     process_cpu_seconds CPU time
     process_resident_memory_bytes Resident memory
@@ -315,6 +318,12 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     moorgate_interrupted Interrupted requests, by the side that interrupted them
     moorgate_upstream_up 1 if the last requests to the upstream succeeded, 0 if it fails; none before the first one
     moorgate_upstream_failures Requests to which the upstream gave no usable response, by reason
+    moorgate_upstream_replica_in_service 1 if the replica gets requests, 0 if it is ejected
+    moorgate_upstream_replica_requests_in_flight Requests at the replica whose response has not ended
+    moorgate_upstream_replica_ejections How often the replica was ejected
+    moorgate_quota_areas Areas of a quota that have content
+    moorgate_quota_size_bytes What each area of a quota may hold
+    moorgate_quota_fullest_bytes What the fullest area of a quota holds
     moorgate_password_hashes Hashed passwords
     moorgate_passwords_waiting Passwords waiting for a hash
     moorgate_passwords_remembered Cached logins, which need no hash
@@ -327,6 +336,11 @@ async fn the_metrics_have_names_units_and_meanings_and_no_secrets() {
     moorgate_certificate_next_attempt_timestamp_seconds When the certificate is ordered or renewed next, in Unix time
     moorgate_certificate_attempts Attempts to issue a certificate, by outcome
     moorgate_acme_budget_left Remaining requests of the domain within a limit of the CA
+    moorgate_retention_tags_removed Tags that retention took away since the start of the process
+    moorgate_retention_manifests_removed Manifests that retention took away since the start of the process
+    moorgate_retention_failed_runs Runs of retention that stopped early, or would have taken away more than max_share
+    moorgate_retention_last_run_timestamp_seconds When the last run of retention ended; none before the first one
+    moorgate_retention_last_run_failed 1 if the last run of retention stopped early, or would have taken away more than max_share
     "#);
 }
 

@@ -73,9 +73,10 @@ fn certificate(directory: &Path) -> String {
 
 #[tokio::test]
 async fn everybody_gets_the_certificate_of_the_ca_from_the_admin_listener() {
-    let gateway: Gateway = setup().start().await;
+    // Commands find it by the port in the configuration.
+    let address = format!("127.0.0.1:{}", free_port());
+    let gateway: Gateway = setup().admin(&address).start().await;
     let directory = gateway.directory.path();
-    names_admin(directory, Some(&gateway.admin().to_string()));
     // The passwords and keys of domains are none of theirs either.
     let closed = directory.join("conf.d");
     fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
@@ -87,6 +88,8 @@ async fn everybody_gets_the_certificate_of_the_ca_from_the_admin_listener() {
 #[tokio::test]
 async fn without_a_process_to_ask_the_command_that_works_is_said() {
     let gateway = setup().start().await;
+    // It would listen where its configuration says.
+    assert!(gateway.stop().await);
     let directory = gateway.directory.path();
     let state = directory.join("state");
     chown(&state, Some(MOORGATE), None).unwrap();

@@ -312,6 +312,8 @@ async fn refusal(directory: &Path) -> String {
         log_floor: None,
         logs: None,
         sockets: InheritedSockets::default(),
+        predecessor: None,
+        strict: false,
     };
     match App::start(options).await {
         Err(StartError::Configuration(problems)) => problems.to_string(),

@@ -11,7 +11,7 @@ mod immutable;
 mod lists;
 mod missing;
 mod native_apis;
-mod observed;
+pub mod observed;
 mod played_tls;
 mod player;
 mod spooled_uploads;

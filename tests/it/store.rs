@@ -2,7 +2,7 @@
 //! the disk, and what is left when the process, the disk or a client fails.
 
 pub mod client;
-mod fixture;
+pub mod fixture;
 pub mod image;
 
 // The distribution specification, endpoint by endpoint.
@@ -14,6 +14,7 @@ mod log;
 mod manifests;
 mod names;
 mod pulls;
+mod quota;
 mod uploads;
 
 // What may happen to it.

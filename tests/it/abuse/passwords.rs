@@ -340,6 +340,8 @@ async fn without_users_a_domain_does_not_start() {
             log_floor: None,
             logs: None,
             sockets: InheritedSockets::default(),
+            predecessor: None,
+            strict: false,
         };
         let started = App::start(options).await;
         assert!(

@@ -311,3 +311,49 @@ async fn a_refusal_says_when_a_rule_forbids_it() {
         .await;
     insta::assert_snapshot!(refused.refused(403, "DENIED"), @"bob may not push to base/app: a rule forbids it");
 }
+
+#[tokio::test]
+async fn conditions_are_explained() {
+    let rules = allow("release/**", "'push', 'overwrite'")
+        + "from = 'ci/**'\n"
+        + &allow("release/**", "'overwrite', 'delete-tag'")
+        + "immutable_after = '7d'\n";
+    let fixture = AccessFixture::new(Kind::Store, &rules).await;
+    let directory = fixture.gateway.directory.path();
+    let snapshot = moorgate::internal::config::load(directory)
+        .unwrap()
+        .snapshot;
+    let said = |action: Action, target: &str| {
+        let question = AccessQuestion {
+            user: "alice",
+            actions: Actions::from(action),
+            target,
+        };
+        let options = ExplainOptions {
+            domain: None,
+            client: "127.0.0.1".parse().unwrap(),
+            json: false,
+            exit_code: false,
+        };
+        let [answer] = <[_; 1]>::try_from(answers(&snapshot, question, &options).unwrap()).unwrap();
+        assert!(answer.verdict.allowed);
+        answer.caveats
+    };
+    let from = "only to a manifest that another repository has where alice may see it: ci/**";
+    let age = "only within 7d after the push that set the tag";
+    assert_eq!(said(Action::Push, "release/app:v1"), [from]);
+    assert_eq!(said(Action::DeleteTag, "release/app:v1"), [age]);
+    let both = said(Action::Overwrite, "release/app:v1");
+    let [first, second] = both.as_slice() else {
+        panic!("{both:?}");
+    };
+    assert!(first.starts_with("by the rule at conf.d/ci.test.toml:") && first.ends_with(from));
+    assert!(second.starts_with("by the rule at conf.d/ci.test.toml:") && second.ends_with(age));
+    let without_tag = said(Action::Push, "release/app");
+    assert_eq!(
+        without_tag,
+        [format!(
+            "{from}; blobs, and manifests by digest, have no condition"
+        )]
+    );
+}

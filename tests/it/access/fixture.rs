@@ -176,6 +176,8 @@ pub async fn start(directory: &Path) -> std::sync::Arc<App> {
         log_floor: None,
         logs: None,
         sockets: InheritedSockets::default(),
+        predecessor: None,
+        strict: false,
     };
     start_app(options).await.unwrap()
 }

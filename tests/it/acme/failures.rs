@@ -62,6 +62,8 @@ async fn a_correction_while_nothing_runs_is_tried_at_the_next_start() {
         log_floor: None,
         logs: None,
         sockets: InheritedSockets::default(),
+        predecessor: None,
+        strict: false,
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

@@ -62,6 +62,8 @@ async fn start(ca: &AcmeCa, names: &[&str], server: Option<&str>) -> (String, Ga
         log_floor: None,
         logs: None,
         sockets: InheritedSockets::default(),
+        predecessor: None,
+        strict: false,
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

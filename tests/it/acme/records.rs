@@ -59,6 +59,8 @@ async fn a_record_left_by_a_stop_is_removed_at_the_next_start() {
         log_floor: None,
         logs: None,
         sockets: InheritedSockets::default(),
+        predecessor: None,
+        strict: false,
     };
     let gateway = Gateway {
         app: start_app(options).await.unwrap(),

@@ -4,8 +4,10 @@
 use std::fs;
 use std::net::TcpListener;
 
+use tokio::net::TcpStream;
+
 use super::{check, masked};
-use crate::harness::{Domain, Setup, cli};
+use crate::harness::{Domain, Setup, cli, promptly};
 
 /// A domain with nothing wrong in front of a registry that nobody asks.
 fn domain() -> Domain {
@@ -144,7 +146,7 @@ async fn a_reload_that_lacks_an_address_shows_where_it_is_named() {
     let said = masked(said).replace(&port, &"P".repeat(port.len()));
     assert_eq!(status, Some(1), "{said}");
     insta::assert_snapshot!(said, @r#"
-    process PID (DIR): the new configuration is not used:
+    process PID (DIR): the configuration is reloaded, but not all of it is in force:
     error: cannot listen on 127.0.0.1:PPPPP: already in use by NAME (pid PID)
      --> DIR/moorgate.toml:6:10
       |
@@ -235,11 +237,22 @@ async fn ports_of_the_moorgate_that_runs_here_are_no_problem() {
         .replace("127.0.0.2:0", &http.to_string())
         .replace("127.0.0.3:0", &admin.to_string());
     fs::write(gateway.path("moorgate.toml"), &main).unwrap();
+    // The running process follows the change, and opens the addresses anew.
+    gateway.app.reload().await.unwrap();
+    for address in [https, http, admin] {
+        promptly(async {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
     let said = check(gateway.directory.path(), &[]).await;
     assert_eq!(said, (0, String::new()));
     // With another state directory it would be another moorgate.
-    let main = main.replace("state = \"state\"", "state = \"other\"");
-    fs::write(gateway.path("moorgate.toml"), main).unwrap();
-    let (status, said) = check(gateway.directory.path(), &[]).await;
+    let other = tempfile::tempdir().unwrap();
+    Setup::new().domain(domain()).write(other.path());
+    fs::write(other.path().join("moorgate.toml"), main).unwrap();
+    let (status, said) = check(other.path(), &[]).await;
     assert_eq!((status, said.matches("already in use").count()), (2, 3));
 }

@@ -265,7 +265,7 @@ async fn a_command_reaches_the_process_of_its_configuration() {
         let (code, said) = cli(directory, &["reload"]).await;
         assert_eq!(code, Some(2), "{said}");
         assert!(
-            said.starts_with("process PID (DIR): the new configuration is not used:\nerror"),
+            said.starts_with("process PID (DIR): the configuration is reloaded, but not all of it is in force:\nerror"),
             "{said}"
         );
         std::fs::write(&file, good).unwrap();

@@ -82,6 +82,7 @@ pub fn basic(user: &str, password: &str) -> String {
 pub struct Setup {
     top: String,
     main: String,
+    admin: String,
     domains: Vec<Domain>,
 }
 
@@ -197,6 +198,7 @@ impl Setup {
         Self {
             top: String::new(),
             main: String::new(),
+            admin: "127.0.0.3:0".to_owned(),
             domains: Vec::new(),
         }
     }
@@ -224,14 +226,25 @@ impl Setup {
         self
     }
 
+    /// The admin listener on a port that the configuration names.
+    pub fn admin(mut self, address: &str) -> Self {
+        self.admin = address.to_owned();
+        self
+    }
+
     /// Writes the files into a directory.
     pub fn write(&self, directory: &Path) {
         let main = format!(
             "https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.2:0\"]\nstate = \"state\"\n{}\n\
-             [admin]\nlisten = \"127.0.0.3:0\"\n{}\n",
-            self.top, self.main
+             [admin]\nlisten = \"{}\"\n{}\n",
+            self.top, self.admin, self.main
         );
         std::fs::write(directory.join("moorgate.toml"), main).unwrap();
+        self.write_domains(directory);
+    }
+
+    /// Writes the files of the domains alone.
+    pub fn write_domains(&self, directory: &Path) {
         std::fs::create_dir_all(directory.join("conf.d")).unwrap();
         for domain in &self.domains {
             let file = |extension: &str| {
@@ -269,6 +282,8 @@ impl Setup {
             log_floor: None,
             logs: shown_log(),
             sockets: InheritedSockets::default(),
+            predecessor: None,
+            strict: false,
         };
         let app = start_app(options).await?;
         Ok(Gateway { app, directory })

@@ -17,7 +17,7 @@ pub const NAME: &str = "acme/app";
 pub struct ProductFixture {
     pub product: &'static str,
     pub played: PlayedRegistry,
-    _gateway: Gateway,
+    pub gateway: Gateway,
     pub alice: RegistryClient,
     _tls: Option<PlayedTls>,
 }
@@ -177,7 +177,7 @@ impl ProductFixture {
         Self {
             product,
             played,
-            _gateway: gateway,
+            gateway,
             alice,
             _tls: None,
         }

@@ -451,6 +451,12 @@ fn a_restart_with_a_broken_domain_leaves_the_old_one_running() {
     assert!(message.contains("unknown key `upstraem`"), "{message}");
     assert!(message.contains("the one that runs goes on"), "{message}");
     assert_eq!(first_run.login_status("ci", &ci), "200");
+    let listed = first_run.ctl(&["ps"]).succeeded();
+    assert!(listed.contains(" ready "), "{listed}");
+    assert!(
+        listed.contains("the configuration has problems"),
+        "{listed}"
+    );
 }
 
 #[test]
@@ -477,22 +483,7 @@ fn a_restart_that_cannot_start_again_stops_nothing() {
 fn a_restart_serves_while_the_previous_process_finishes_a_pull() {
     let first_run = FirstRun::new(0);
     let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
-    let content = vec![b'x'; 32 << 20];
-    let blob = first_run.store_blob(&ci, &content);
-    // Goes on only as far as it is read: more than pipe and sockets hold.
-    let pipe = first_run.directory.path().join("pipe");
-    run(
-        process::command(&tool("mkfifo", "coreutils"), first_run.directory.path()).arg(&pipe),
-        "",
-    )
-    .succeeded();
-    let mut pull = first_run.curl("ci", &ci, &blob);
-    pull.arg("--output").arg(&pipe);
-    let mut pull = Process::start("pull", pull, first_run.directory.path());
-    let mut reader = fs::File::open(&pipe).unwrap();
-    let mut first = [0];
-    reader.read_exact(&mut first).unwrap();
-
+    let pull = SlowPull::begin(&first_run, &ci);
     let said = first_run.ctl(&["restart"]).succeeded();
     assert!(
         said.contains("the previous process finishes its transfers"),
@@ -505,12 +496,77 @@ fn a_restart_serves_while_the_previous_process_finishes_a_pull() {
         "{listed}"
     );
 
-    let mut rest = Vec::new();
-    reader.read_to_end(&mut rest).unwrap();
-    assert!(pull.ended().success());
-    assert_eq!(rest.len() + 1, content.len());
+    pull.finish();
     first_run.ctl(&["stop"]).succeeded();
     assert!(!first_run.ctl(&["ps"]).stdout.contains("draining"));
+}
+
+/// The pids of the processes in a state, as `ps` lists them.
+fn pids(listed: &str, state: &str) -> Vec<String> {
+    let lines = listed
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter(|fields| fields.get(2) == Some(&state))
+        .map(|fields| fields[1].to_owned())
+        .collect()
+}
+
+#[test]
+fn ps_and_stop_follow_an_upgrade() {
+    let first_run = FirstRun::new(0);
+    let [ci, _] = FirstRun::passwords(&first_run.ctl(&["start"]).succeeded());
+    let before = pids(&first_run.ctl(&["ps"]).succeeded(), "ready");
+    let pull = SlowPull::begin(&first_run, &ci);
+    let mut upgrade = first_run.inside();
+    upgrade.arg(first_run.directory.path().join("moorgate.bin"));
+    let upgraded = run(
+        upgrade.args(["upgrade", "--config"]).arg(first_run.root()),
+        "",
+    );
+    assert!(upgraded.status.success(), "{}", upgraded.stderr);
+    let listed = first_run.ctl(&["ps"]).succeeded();
+    assert_eq!(pids(&listed, "draining"), before, "{listed}");
+    let serving = pids(&listed, "ready");
+    assert!(serving.len() == 1 && serving != before, "{listed}");
+    pull.finish();
+    first_run.ctl(&["stop"]).succeeded();
+    let listed = first_run.ctl(&["ps"]);
+    assert!(!listed.status.success(), "{}", listed.stdout);
+    for port in PORTS {
+        assert!(!first_run.listens(port), "{port} is still listened on");
+    }
+}
+
+/// A pull that goes on only as far as it is read: of more than pipe and sockets hold.
+struct SlowPull {
+    pull: Process,
+    reader: fs::File,
+}
+
+impl SlowPull {
+    const BYTES: usize = 32 << 20;
+
+    fn begin(first_run: &FirstRun, password: &str) -> Self {
+        let blob = first_run.store_blob(password, &vec![b'x'; Self::BYTES]);
+        let directory = first_run.directory.path();
+        let pipe = directory.join("pipe");
+        let mut make = process::command(&tool("mkfifo", "coreutils"), directory);
+        run(make.arg(&pipe), "").succeeded();
+        let mut pull = first_run.curl("ci", password, &blob);
+        pull.arg("--output").arg(&pipe);
+        let pull = Process::start("pull", pull, directory);
+        let mut reader = fs::File::open(&pipe).unwrap();
+        reader.read_exact(&mut [0]).unwrap();
+        Self { pull, reader }
+    }
+
+    fn finish(mut self) {
+        let mut rest = Vec::new();
+        self.reader.read_to_end(&mut rest).unwrap();
+        assert!(self.pull.ended().success());
+        assert_eq!(rest.len() + 1, Self::BYTES);
+    }
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl ProductDomain {
 }
 
 /// Writes a layout with an index of two images, tagged `multi`; how skopeo names it.
-fn write_index(directory: &Path) -> String {
+pub(super) fn write_index(directory: &Path) -> String {
     fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
     let kind = |kind: &str| format!("application/vnd.oci.image.{kind}+json");
     let images = ["amd64", "arm64"].map(|architecture| {

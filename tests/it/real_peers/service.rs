@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::ports::free_port;
 use super::process::{Output, Process, command, moorgate, run, tool};
@@ -199,6 +199,74 @@ fn sockets_of_the_service_manager_are_served() {
     fs::write(&main, with).unwrap();
     configured.cli(&["reload"]).succeeded();
     assert_eq!(configured.login("secret"), "200");
+}
+
+/// A process that has taken over. It ends with this.
+struct Successor(Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+impl Configured {
+    fn upgrade(&self) -> Successor {
+        let upgraded = self.cli(&["upgrade"]);
+        assert!(upgraded.status.success(), "{}", upgraded.stderr);
+        let (_, pid) = upgraded.stderr.split_once("): process ").unwrap();
+        let (pid, _) = pid.split_once(" serves now").unwrap();
+        Successor(Pid::from_raw(pid.parse().unwrap()).unwrap())
+    }
+}
+
+#[test]
+fn an_upgrade_names_the_new_main_process() {
+    let configured = Configured::new();
+    let manager = ServiceManager::listen(configured.path());
+    let mut command = configured.run_command();
+    command.env("NOTIFY_SOCKET", configured.path().join("notify"));
+    let mut process = Process::start("moorgate", command, configured.path());
+    let ready = "READY=1\nSTATUS=serving 1 domain\n";
+    assert_eq!(manager.next(), ready);
+    let successor = configured.upgrade();
+    let mut said = [manager.next(), manager.next()];
+    said.sort();
+    let main = format!("MAINPID={}\n", successor.0.as_raw_nonzero());
+    assert_eq!(said, [main.as_str(), ready]);
+    assert!(process.ended().success());
+    // The old one has left without a word: the service goes on.
+    kill_process(successor.0, Signal::TERM).unwrap();
+    let stopping = manager.next();
+    assert!(stopping.starts_with("STOPPING=1\n"), "{stopping}");
+}
+
+#[test]
+fn sockets_of_the_service_manager_go_to_the_new_process() {
+    let configured = Configured::new();
+    let mut activate = command(
+        &tool("systemd-socket-activate", "systemd"),
+        configured.path(),
+    );
+    let unused = free_port();
+    activate
+        .args(["--listen", &format!("127.0.0.1:{}", configured.https)])
+        .args(["--listen", &format!("127.0.0.1:{unused}")])
+        .arg(moorgate())
+        .args(["run", "--config", "etc"]);
+    let mut process = Process::start("moorgate", activate, configured.path());
+    process.becomes("activated", || {
+        TcpStream::connect(("127.0.0.1", configured.https)).is_ok()
+    });
+    process.becomes("ready", || configured.cli(&["health"]).status.success());
+    let first = configured.upgrade();
+    assert!(process.ended().success());
+    assert_eq!(configured.login("secret"), "200");
+    let _second = configured.upgrade();
+    drop(first);
+    assert_eq!(configured.login("secret"), "200");
+    // Also the one that no setting names stays open.
+    TcpStream::connect(("127.0.0.1", unused)).unwrap();
 }
 
 #[test]

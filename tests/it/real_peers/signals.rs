@@ -72,7 +72,7 @@ fn a_reload_with_a_broken_file_changes_nothing_and_is_reported() {
     let good = fs::read_to_string(&file).unwrap();
     fs::write(&file, good.replace("[auth]", "[auht]")).unwrap();
     fixture.signal(Signal::HUP);
-    fixture.says("the new configuration has problems and is not used");
+    fixture.says("the domain file has problems, its last valid version stays in force");
     fixture.says("auht");
     assert_eq!(
         fixture.login_status(&ci.by_name(), ci.user, ci.password),

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::clients::Tool;
 use super::engine::Engine;
 use super::fixture::RegistriesFixture;
-use super::image::{blob, sha256, write_oci_layout};
+use super::image::{blob, sha256, tar, write_oci_layout};
 use super::process::{Output, run, tool};
 
 /// The names of the blobs of an image layout, each of which has to be what its name says.
@@ -314,6 +316,90 @@ fn docker_pushes_and_pulls() {
         14,
         "twelve layers, a config and a manifest"
     );
+}
+
+impl RegistriesFixture {
+    /// Stores whose users have an area of their own in a domain, of this size.
+    fn with_quota(size: u64) -> Self {
+        let fixture = Self::of_stores();
+        let file = fixture.conf_d(&fixture.ci, "toml");
+        let before = fs::read_to_string(&file).unwrap();
+        let quota = "[[quota]]\nrepositories = [\"${user}/**\"]\nsize = ";
+        fs::write(&file, format!("{before}\n{quota}{size}\n")).unwrap();
+        fixture.cli(&["reload"]).succeeded();
+        fixture
+    }
+
+    /// What a refused push has cost: the requests of the access log that would write, and how many
+    /// of them were refused.
+    fn writes(&self) -> (usize, usize) {
+        self.logged(&["status=403", "reason=over-quota"]);
+        let log = self.moorgate.stdout();
+        let is_write = |line: &&str| {
+            let methods = ["method=POST", "method=PATCH", "method=PUT"];
+            methods
+                .iter()
+                .any(|method| line.split(' ').any(|part| part == *method))
+        };
+        let writes: Vec<_> = log.lines().filter(is_write).collect();
+        let refused = writes.iter().filter(|line| line.contains("status=403"));
+        (writes.len(), refused.count())
+    }
+}
+
+/// The longest that a client may take to give up: those that repeat a push wait longer.
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
+
+#[test]
+fn docker_shows_what_a_quota_leaves_and_does_not_repeat_the_push() {
+    let fixture = RegistriesFixture::with_quota(100);
+    let engine = Engine::start(&fixture.machine, &fixture.path().join("engine"));
+    let ci = &fixture.ci;
+    engine
+        .login(&ci.by_port(), ci.user, ci.password)
+        .succeeded();
+    let name = format!("{}/ci-bot/app:v1", ci.by_port());
+    engine.build(&name, 1);
+    let begun = Instant::now();
+    let message = engine.docker(&["push", &name]).failed();
+    assert!(begun.elapsed() < REFUSAL_TIME, "{:?}", begun.elapsed());
+    assert!(
+        message.contains("denied: the quota is used up: this push needs"),
+        "{message}"
+    );
+    assert!(
+        message.contains("\"ci-bot/**\" holds 0 bytes of 100 bytes"),
+        "{message}"
+    );
+    let (writes, refused) = fixture.writes();
+    assert!(refused == 1 && writes <= 3, "{}", fixture.moorgate.stdout());
+}
+
+#[test]
+fn skopeo_and_podman_show_what_a_quota_leaves() {
+    let fixture = RegistriesFixture::with_quota(100);
+    let ci = &fixture.ci;
+    fixture.logged_in(ci, &ci.by_name());
+    let (_, image) = fixture.image(1);
+    let remote = format!("docker://{}/ci-bot/app:v1", ci.by_name());
+    let begun = Instant::now();
+    let message = fixture.skopeo(&["copy", &image, &remote]).failed();
+    assert!(
+        message.contains("denied: the quota is used up: this push needs"),
+        "{message}"
+    );
+    let podman = Tool::podman(&fixture);
+    podman.login(ci.user).succeeded();
+    let archive = fixture.path().join("import.tar");
+    fs::write(&archive, tar("hello", b"hello\n")).unwrap();
+    let imported = podman.run(&["import", archive.to_str().unwrap(), "localhost/app:v1"]);
+    imported.succeeded();
+    let message = podman.push("localhost/app:v1", "ci-bot/app:v1").failed();
+    assert!(
+        message.contains("denied: the quota is used up: this push needs"),
+        "{message}"
+    );
+    assert!(begun.elapsed() < 2 * REFUSAL_TIME, "{:?}", begun.elapsed());
 }
 
 #[test]

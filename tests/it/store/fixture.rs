@@ -295,8 +295,13 @@ impl Disk {
         }
     }
 
-    /// Makes all blobs and uploads look as if nobody had used them for so long.
+    /// Makes all blobs and uploads look as if nobody had used them for so long, and the store like
+    /// one of an older version that has recorded no pull in all that time.
     pub fn age(&self, time: Duration) {
+        for file in ["journal.redb", "journal.redb.previous", "journal.lock"] {
+            let _ = std::fs::remove_file(self.0.join(file));
+        }
+        std::fs::create_dir_all(self.0.join("pulled")).unwrap();
         let names = self.repositories();
         for directory in names
             .iter()

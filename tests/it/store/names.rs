@@ -1,5 +1,8 @@
 //! Names of repositories cannot leave the store's directory, nor get in each other's way in it.
 
+use moorgate::internal::journal::Journal;
+use moorgate::internal::registry::RepositoryName;
+
 use super::fixture::{Disk, StoreFixture};
 use super::image::{Image, sha256};
 use crate::harness::request;
@@ -47,10 +50,13 @@ async fn every_valid_name_is_a_repository_of_its_own() {
     drop(client);
     // What may be written late is written in the end, also for the longest name.
     assert!(fixture.gateway.stop().await);
-    assert_eq!(
-        Disk::list(fixture.disk().0.join("pulled")).len(),
-        names.len()
-    );
+    let journal = Journal::new(fixture.disk().0.join("journal.redb"));
+    for name in &names {
+        let name = RepositoryName::parse(name).unwrap();
+        let history = journal.history(&name).unwrap();
+        assert!(history.tags.values().all(|used| used.pulled.is_some()));
+        assert_eq!((history.tags.len(), history.manifests.len()), (1, 1));
+    }
 }
 
 #[tokio::test]

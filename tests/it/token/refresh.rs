@@ -435,6 +435,8 @@ async fn a_state_that_cannot_be_used_is_a_problem_of_the_configuration() {
         log_floor: None,
         logs: None,
         sockets: moorgate::internal::listen::InheritedSockets::default(),
+        predecessor: None,
+        strict: false,
     };
     let Err(moorgate::internal::app::StartError::Configuration(problems)) =
         moorgate::internal::app::App::start(options).await
