@@ -14,6 +14,7 @@ use super::{App, StartError};
 use crate::config::loader::Selection;
 use crate::config::problem::Problems;
 use crate::request::site::Sites;
+use crate::state_file::run_blocking;
 
 /// Why the configuration is read again.
 pub(super) enum ReloadCause {
@@ -47,7 +48,6 @@ pub(super) async fn reload(app: &Arc<App>, cause: ReloadCause) -> Result<(), Sta
             selection,
             is_changed,
         }) => {
-            app.reports().loaded(&selection, is_changed, time);
             let unbound = app.listen_problems();
             if is_changed || is_command {
                 let is_whole = selection.refused.is_empty() && unbound.is_empty();
@@ -86,6 +86,7 @@ struct Applied {
 /// Errors: why nothing changes.
 async fn apply_files(app: &Arc<App>, cause: ReloadCause) -> Result<Applied, StartError> {
     let is_command = matches!(cause, ReloadCause::Command);
+    let time = cause.report_time();
     let unsettled = match cause {
         ReloadCause::Command => BTreeSet::new(),
         ReloadCause::Change { unsettled } => unsettled,
@@ -97,14 +98,15 @@ async fn apply_files(app: &Arc<App>, cause: ReloadCause) -> Result<Applied, Star
         before: Some(current.clone()),
         workers: app.workers.count(),
     };
-    let BuiltSites {
-        sites,
-        selection,
-        is_changed,
-    } = build.run().await?;
-    if is_changed || (is_command && selection.refused.is_empty()) {
-        replace(app, &current, sites).await?;
-    }
+    let built = build.run().await?;
+    let is_changed = built.is_changed;
+    let selection = if is_changed || (is_command && built.selection.refused.is_empty()) {
+        replace(app, &current, built, time).await?
+    } else {
+        let selection = built.selection;
+        app.reports().loaded(&selection, is_changed, time);
+        selection
+    };
     let mut loader = app.loader.lock().unwrap_or_else(PoisonError::into_inner);
     loader.accept(&selection);
     Ok(Applied {
@@ -117,23 +119,23 @@ async fn apply_files(app: &Arc<App>, cause: ReloadCause) -> Result<Applied, Star
 async fn replace(
     app: &Arc<App>,
     current: &Arc<Sites>,
-    sites: Arc<Sites>,
-) -> Result<(), StartError> {
-    let snapshot = sites.snapshot.clone();
+    built: BuiltSites,
+    time: ReportTime,
+) -> Result<Selection, StartError> {
+    let snapshot = built.sites.snapshot.clone();
     let sockets = app.bind_some(&snapshot)?;
     build::warn_of_fixed(&current.snapshot, &snapshot);
     build::warn_of_opened(&current.snapshot, &snapshot);
-    build::apply_certificates(&app.certificates, &snapshot).await;
     // Files of the previous configuration may have changed since the last poll.
-    let own = sites.clone();
+    let own = built.sites.clone();
     run_logged("re-reading htpasswd files", move || {
         build::refresh_users(&own);
     })
     .await;
-    build::set_quotas(&sites, Some(current));
-    build::lock_writes(&sites);
-    let changed = build::count_changed(current, &sites);
-    app.gateway.sites.store(sites);
+    build::set_quotas(&built.sites, Some(current));
+    build::lock_writes(&built.sites);
+    let changed = build::count_changed(current, &built.sites);
+    let selection = take_effect(app, built, time).await;
     let before = Some(&current.snapshot.connection);
     let bounds = descriptors::connection_bounds(&snapshot.connection, before);
     app.connections.set_bounds(bounds);
@@ -151,5 +153,26 @@ async fn replace(
     app.bind_rest(&snapshot).await;
     let domains = snapshot.domains.len();
     tracing::info!(domains, changed, "configuration reloaded");
-    Ok(())
+    Ok(selection)
+}
+
+/// Replaces the sites, their certificates and the problems in one step: a client whose handshake
+/// succeeds finds the domain, and whoever finds it reads nothing of former problems in `/status`.
+async fn take_effect(app: &Arc<App>, built: BuiltSites, time: ReportTime) -> Selection {
+    let app = app.clone();
+    run_blocking(move || {
+        let BuiltSites {
+            sites,
+            selection,
+            is_changed,
+        } = built;
+        let certificates = app.certificates.prepare(&sites.snapshot);
+        let mut reports = app.reports();
+        app.gateway.sites.store(sites);
+        certificates.publish();
+        reports.loaded(&selection, is_changed, time);
+        drop(reports);
+        selection
+    })
+    .await
 }

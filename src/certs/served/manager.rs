@@ -110,6 +110,11 @@ impl Certificates {
     /// Applies a configuration: keeps the certificates that it still uses, loads or issues new
     /// ones, drops the others, and replaces the table once.
     pub fn apply(&self, snapshot: &Snapshot) {
+        self.prepare(snapshot).publish();
+    }
+
+    /// [`apply`](Self::apply) but for the replacement of the table.
+    pub(crate) fn prepare(&self, snapshot: &Snapshot) -> PreparedCertificates<'_> {
         let now = SystemTime::now();
         let mut managed = self.lock();
         let DomainCertificates {
@@ -136,7 +141,11 @@ impl Certificates {
             domain.update(ca, &self.state, now, reason);
             domains.push(domain);
         }
-        self.publish(domains, now);
+        PreparedCertificates {
+            certificates: self,
+            managed,
+            now,
+        }
     }
 
     /// Updates all certificates from their sources. Call it about once a second; it is cheap when
@@ -188,6 +197,20 @@ impl Certificates {
     /// certificate.
     fn lock(&self) -> MutexGuard<'_, DomainCertificates> {
         self.managed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The certificates of a configuration that is about to take effect.
+pub(crate) struct PreparedCertificates<'a> {
+    certificates: &'a Certificates,
+    managed: MutexGuard<'a, DomainCertificates>,
+    now: SystemTime,
+}
+
+impl PreparedCertificates<'_> {
+    /// Replaces the table that handshakes read.
+    pub(crate) fn publish(self) {
+        self.certificates.publish(&self.managed.domains, self.now);
     }
 }
 
