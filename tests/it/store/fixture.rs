@@ -298,6 +298,17 @@ impl Disk {
     /// Makes all blobs and uploads look as if nobody had used them for so long, and the store like
     /// one of an older version that has recorded no pull in all that time.
     pub fn age(&self, time: Duration) {
+        self.age_content(time);
+        let uploads = self.0.join("uploads");
+        for directory in Self::list(&uploads) {
+            for name in Self::list(uploads.join(&directory)) {
+                age(&uploads.join(&directory).join(name), time);
+            }
+        }
+    }
+
+    /// The same of blobs alone: the process removes uploads so old whenever it maintains its stores.
+    pub fn age_content(&self, time: Duration) {
         for file in ["journal.redb", "journal.redb.previous", "journal.lock"] {
             let _ = std::fs::remove_file(self.0.join(file));
         }
@@ -313,12 +324,6 @@ impl Disk {
                 for name in Self::list(&directory) {
                     age(&directory.join(name), time);
                 }
-            }
-        }
-        let uploads = self.0.join("uploads");
-        for directory in Self::list(&uploads) {
-            for name in Self::list(uploads.join(&directory)) {
-                age(&uploads.join(&directory).join(name), time);
             }
         }
     }

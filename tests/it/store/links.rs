@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::fixture::{DAY, Killable, StoreFixture, binary};
+use super::fixture::{DAY, Killable, StoreFixture, age, binary};
 use super::image::{Image, bytes, sha256};
 use crate::harness::{Domain, Events, Setup};
 
@@ -49,7 +49,6 @@ impl LinkedStore {
         let session = client.start("a").await;
         let begun = client.ask_with("PATCH", &session, &[], "begun").await;
         begun.is(202);
-        fixture.disk().age(2 * DAY);
         Self {
             fixture,
             image,
@@ -68,6 +67,10 @@ impl LinkedStore {
         let target = self.outside().join("target");
         std::fs::rename(part, &target).unwrap();
         symlink(&target, part).unwrap();
+        // Sessions, where no maintenance that follows no link removes them.
+        for path in files(&target).into_keys().filter(|path| path.is_file()) {
+            age(&path, 2 * DAY);
+        }
     }
 
     /// Undoes that, and what was put in the place of the link.
@@ -154,7 +157,7 @@ async fn no_link_in_a_store_leads_out_of_it() {
     let disk = store.fixture.disk();
     let (root, a) = (disk.0.clone(), disk.repository("a"));
     assert_eq!(store.calls(&mut client).await, RIGHT);
-    disk.age(2 * DAY);
+    disk.age_content(2 * DAY);
     let blobs: &[&str] = &["manifest", "blob", "push", "tag"];
     let whole: &[&str] = &[
         "manifest",
@@ -235,7 +238,7 @@ async fn no_link_in_a_store_leads_out_of_it() {
             std::fs::create_dir_all(root.join("uploads/a")).unwrap();
             std::fs::write(disk.upload(&store.session), "begun").unwrap();
         }
-        disk.age(2 * DAY);
+        disk.age_content(2 * DAY);
     }
     client.check("a", "v1", &store.image).await;
     disk.is_sound();
