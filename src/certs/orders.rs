@@ -32,6 +32,7 @@ use self::context::OrderContext;
 use self::domain::ScheduledDomain;
 use self::domain_state::{AttemptOutcome, DomainState};
 use self::plan::Plan;
+use self::request::RequestedRenewal;
 use self::step::StepResult;
 use crate::certs::renewal::Validity;
 use crate::certs::served::manager::Certificates;
@@ -46,7 +47,7 @@ pub type SystemClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 pub struct Issuer {
     context: Arc<OrderContext>,
     /// Requests to renew that `run` has not seen yet.
-    requested: Mutex<Vec<HostName>>,
+    requested: Mutex<Vec<RequestedRenewal>>,
     wake: Notify,
 }
 
@@ -176,7 +177,7 @@ impl Issuer {
             StepResult { state, status, outcome: Some(AttemptOutcome::Failed) }
         });
         domain.status = status;
-        domain.end(state, outcome);
+        domain.end(state, outcome, self.context.serial(name));
     }
 
     /// After an hour, or after half of what is left of the domain's certificate.

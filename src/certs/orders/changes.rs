@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use super::Issuer;
 use super::domain::ScheduledDomain;
 use super::plan::{Plan, request_of};
+use super::request::RequestedRenewal;
 use crate::certs::state::ledger::file::Clock;
 use crate::registry::host::HostName;
 
@@ -60,9 +61,9 @@ impl AppliedChanges {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
-        for domain in requested {
+        for RequestedRenewal { domain, served } in requested {
             match domains.get_mut(&domain) {
-                Some(known) => known.request_renewal(),
+                Some(known) => known.request_renewal(served),
                 None => {
                     tracing::warn!(%domain, "renewal requested for a domain whose certificate is not from a CA")
                 }

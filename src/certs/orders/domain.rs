@@ -35,11 +35,14 @@ enum DomainActivity {
 }
 
 /// A request of the administrator to renew the certificate, due or not.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum RenewalRequest {
     None,
     /// No step has begun since.
-    New,
+    New {
+        /// The serial number of the certificate in force then.
+        served: Option<String>,
+    },
     /// Steps order for it until one issues or fails. Postponed ones leave it.
     Started,
 }
@@ -81,16 +84,16 @@ impl ScheduledDomain {
         self.reevaluate();
     }
 
-    /// Requests a renewal, due or not.
-    pub(super) fn request_renewal(&mut self) {
-        self.renewal = RenewalRequest::New;
+    /// Requests the renewal, due or not, of the certificate with this serial number.
+    pub(super) fn request_renewal(&mut self, served: Option<String>) {
+        self.renewal = RenewalRequest::New { served };
     }
 
     /// When the next step begins, unless one runs.
     pub(super) fn next_step(&self) -> Option<SystemTime> {
         match &self.activity {
             DomainActivity::Running { .. } => None,
-            DomainActivity::Idle(_) if self.renewal == RenewalRequest::New => {
+            DomainActivity::Idle(_) if matches!(self.renewal, RenewalRequest::New { .. }) => {
                 Some(SystemTime::UNIX_EPOCH)
             }
             DomainActivity::Idle(state) => Some(state.due()),
@@ -103,7 +106,7 @@ impl ScheduledDomain {
             let before = Some(state.clone());
             self.activity = DomainActivity::Running { before };
         }
-        if self.renewal == RenewalRequest::New {
+        if matches!(self.renewal, RenewalRequest::New { .. }) {
             self.renewal = RenewalRequest::Started;
         }
         Trigger {
@@ -112,19 +115,27 @@ impl ScheduledDomain {
         }
     }
 
-    /// Ends a step.
-    pub(super) fn end(&mut self, state: DomainState, outcome: Option<AttemptOutcome>) {
-        self.count(outcome);
+    /// Ends a step, after which the certificate with the serial number `served` is in force.
+    pub(super) fn end(
+        &mut self,
+        state: DomainState,
+        outcome: Option<AttemptOutcome>,
+        served: Option<String>,
+    ) {
+        self.count(outcome, served);
         let is_outdated = matches!(self.activity, DomainActivity::Running { before: None });
         self.activity = DomainActivity::Idle(if is_outdated { DomainState::New } else { state });
     }
 
-    fn count(&mut self, outcome: Option<AttemptOutcome>) {
+    fn count(&mut self, outcome: Option<AttemptOutcome>, served: Option<String>) {
         match outcome {
             Some(AttemptOutcome::Issued) => {
                 self.attempts.issued += 1;
-                // A request that came during the step is met as well.
-                self.renewal = RenewalRequest::None;
+                // A request that came during the step is met as well, unless what was issued was in
+                // force already: it is that certificate then that is to be renewed.
+                if served.is_none() || self.renewal != (RenewalRequest::New { served }) {
+                    self.renewal = RenewalRequest::None;
+                }
             }
             Some(AttemptOutcome::Failed) => {
                 self.attempts.failed += 1;

@@ -16,6 +16,14 @@ use crate::certs::state::storage::sorted;
 use crate::registry::host::HostName;
 use crate::state_file::run_blocking;
 
+/// A request that was not passed on yet.
+#[derive(Debug)]
+pub(super) struct RequestedRenewal {
+    pub(super) domain: HostName,
+    /// The serial number of the certificate that is to be renewed.
+    pub(super) served: Option<String>,
+}
+
 /// When a requested certificate is ordered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScheduledOrder {
@@ -75,10 +83,11 @@ impl Issuer {
     /// Renews a domain's certificate as soon as limits allow: due or not, and in spite of preflight
     /// findings, a suspected loss of state, or earlier failures.
     pub fn renew(&self, domain: HostName) {
+        let served = self.context.serial(&domain);
         self.requested
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(domain);
+            .push(RequestedRenewal { domain, served });
         self.wake.notify_one();
     }
 

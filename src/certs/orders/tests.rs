@@ -45,6 +45,24 @@ fn error(report: &CertificateReport) -> &str {
         .unwrap_or_default()
 }
 
+#[test]
+fn a_request_is_met_by_a_certificate_that_came_into_force_after_it() {
+    let directory = tempfile::tempdir().expect("directory");
+    let snapshot = with_acme(directory.path(), &["a.example.com"]);
+    for (served, is_ordered_again) in [
+        (None, false),
+        (Some("earlier"), false),
+        (Some("issued"), true),
+    ] {
+        let mut domain = ScheduledDomain::new(snapshot.domains[0].clone());
+        domain.begin();
+        domain.request_renewal(served.map(str::to_owned));
+        let outcome = Some(AttemptOutcome::Issued);
+        domain.end(DomainState::New, outcome, Some("issued".to_owned()));
+        assert_eq!(domain.begin().requested, is_ordered_again, "{served:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_step_that_panics_stops_one_domain_for_an_hour() {
     let directory = tempfile::tempdir().expect("directory");
