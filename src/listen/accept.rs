@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,30 +27,33 @@ pub(crate) async fn accept(
     is_trusted: impl Fn(IpAddr) -> bool,
     serve: impl Fn(TcpStream, SocketAddr, ConnectionPermit),
 ) {
-    let next = async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let mut client = None;
-                    if !is_trusted(peer.ip()) {
-                        client = limits.admit_client(peer.ip());
-                        if client.is_none() {
-                            continue;
-                        }
-                    }
-                    let permit = limits.permit(client).await;
-                    serve(stream, peer, permit);
-                }
-                Err(error) if is_connection_error(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed, retrying");
-                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
-                }
+    // Cancel-safe: what is not accepted stays in the kernel's queue.
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_connection_error(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed, retrying");
+                let pause = tokio::time::sleep(ACCEPT_RETRY_INTERVAL);
+                stop.run_until_cancelled(pause).await;
+                continue;
+            }
+        };
+        let mut client = None;
+        if !is_trusted(peer.ip()) {
+            client = limits.admit_client(peer.ip());
+            if client.is_none() {
+                continue;
             }
         }
-    };
-    // Dropping this loses at most the connection that waits for a permit.
-    stop.run_until_cancelled(next).await;
+        let mut permit = pin!(limits.permit(client));
+        let Some(permit) = stop.run_until_cancelled(&mut permit).await else {
+            // Another process may want the address. This client was accepted and is served yet.
+            drop(listener);
+            return serve(stream, peer, permit.await);
+        };
+        serve(stream, peer, permit);
+    }
 }
 
 /// Whether the error concerns one connection, closed before `accept`, and not the listener.

@@ -88,6 +88,33 @@ async fn an_idle_connection_is_answered_once_more_and_then_closed() {
     assert_eq!(service.ended().code(), Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_waits_at_the_limit_is_served_by_the_old_process() {
+    let mut service = Service::with(
+        Setup::new()
+            .main("[limits]\nconnections = 1")
+            .domain(Domain::store("ci.test", "ci")),
+    );
+    let config = service.client_config("http/1.1");
+    let upload = unfinished(&service, &config).await;
+    running(&service, 1.0).await;
+    let own = config.clone();
+    let address = service.https;
+    let waiting = tokio::spawn(async move {
+        let mut stream = tls(address, &own).await?;
+        Ok::<_, std::io::Error>(status_of(&mut stream, "secret", "").await)
+    });
+    until("it waits", || {
+        service.said().contains("connection limit reached")
+    });
+    service.upgrade();
+    assert!(!waiting.is_finished());
+    finish(upload).await;
+    let (status, head) = waiting.await.unwrap().unwrap();
+    assert_eq!((status, head.contains("connection: close")), (200, true));
+    assert_eq!(service.ended().code(), Some(0));
+}
+
 /// A push that has begun: its body lacks the last byte.
 pub async fn unfinished(service: &Service, config: &Arc<ClientConfig>) -> Stream {
     let mut stream = connect(service, config).await;

@@ -1,6 +1,7 @@
-//! Upgrades under load: nothing is refused, reset or failed, and every digest is right.
+//! Upgrades and reloads under load: nothing is refused, reset or failed, and every digest is right.
 //!
-//! `MOORGATE_UPGRADE_LOAD=full`: ten upgrades under 200 requests a second, 20 pushes and 20 pulls.
+//! `MOORGATE_UPGRADE_LOAD=full`: ten upgrades and fifty reloads under 200 requests a second, 20
+//! pushes and 20 pulls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,14 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use tokio::task::JoinHandle;
 
 use super::fixture::Service;
 use crate::harness::lasting_client::{Handshakes, LastingClient, LastingEndpoint, numbered_blob};
 use crate::harness::played;
 use crate::harness::registry_client::ClientAnswer;
+use crate::harness::{Domain, Setup};
 
 struct Load {
     upgrades: usize,
+    /// Before each upgrade.
+    reloads: usize,
     /// Requests in a second, over HTTP/1.1 and HTTP/2.
     rate: u32,
     pushes: usize,
@@ -27,6 +32,7 @@ impl Load {
         if std::env::var_os("MOORGATE_UPGRADE_LOAD").is_some_and(|load| load == "full") {
             return Self {
                 upgrades: 10,
+                reloads: 5,
                 rate: 200,
                 pushes: 20,
                 pulls: 20,
@@ -34,6 +40,7 @@ impl Load {
         }
         Self {
             upgrades: 3,
+            reloads: 2,
             rate: 40,
             pushes: 2,
             pulls: 2,
@@ -52,6 +59,19 @@ struct Counts {
 impl Counts {
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits for so many more requests, two transfers among them.
+    async fn progress(&self, requests: u64, clients: &[JoinHandle<()>]) {
+        let due = self.requests.load(Ordering::Relaxed) + requests;
+        let due_transfers = self.transfers.load(Ordering::Relaxed) + 2;
+        while self.requests.load(Ordering::Relaxed) < due
+            || self.transfers.load(Ordering::Relaxed) < due_transfers
+        {
+            let has_failed = clients.iter().any(JoinHandle::is_finished);
+            assert!(!has_failed, "a client failed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -122,7 +142,7 @@ impl Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn upgrades_under_load_lose_nothing() {
+async fn upgrades_and_reloads_under_load_lose_nothing() {
     let load = Load::from_environment();
     let service = Arc::new(Service::start());
     let counts = Arc::<Counts>::default();
@@ -154,23 +174,16 @@ async fn upgrades_under_load_lose_nothing() {
         let client = Client::new(endpoint, &counts);
         tasks.push(tokio::spawn(client.pull(digest.clone())));
     }
-    for _ in 0..load.upgrades {
-        let (requests, transfers) = (&counts.requests, &counts.transfers);
-        let due = requests.load(Ordering::Relaxed) + u64::from(load.rate) * 2;
-        let due_transfers = transfers.load(Ordering::Relaxed) + 2;
-        while requests.load(Ordering::Relaxed) < due
-            || transfers.load(Ordering::Relaxed) < due_transfers
-        {
-            assert!(
-                !tasks.iter().any(|task| task.is_finished()),
-                "a client failed"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    for upgrade in 0..load.upgrades {
+        for reload in 0..load.reloads {
+            counts.progress(u64::from(load.rate), &tasks).await;
+            let own = service.clone();
+            let alias = format!("alias-{upgrade}-{reload}.test");
+            on_a_thread(move || reload_with(&own, &alias)).await;
         }
+        counts.progress(u64::from(load.rate), &tasks).await;
         let own = service.clone();
-        tokio::task::spawn_blocking(move || own.upgrade())
-            .await
-            .unwrap();
+        on_a_thread(move || own.upgrade()).await;
     }
     counts.stop.store(true, Ordering::Relaxed);
     for task in tasks {
@@ -185,6 +198,18 @@ async fn upgrades_under_load_lose_nothing() {
         "{resumed} of {again}"
     );
     assert_eq!(service.metric("moorgate_password_hashes_total").await, 0.0);
+}
+
+/// Changes the domain of all clients.
+fn reload_with(service: &Service, alias: &str) {
+    let domain = Domain::store("ci.test", "ci").top(&format!("aliases = [\"{alias}\"]"));
+    Setup::new().domain(domain).write_domains(service.path());
+    let output = service.cli(&["reload"]);
+    assert!(output.status.success(), "{output:?}\n{}", service.said());
+}
+
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
 }
 
 const ASKING_CLIENTS: u32 = 8;
