@@ -5,6 +5,8 @@ mod clients;
 mod descriptors;
 mod floods;
 mod idle_memory;
+mod latency;
+mod passwords;
 mod upstream_connections;
 mod users;
 
